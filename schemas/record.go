@@ -20,7 +20,7 @@ type Record struct {
 	Topic     Topic
 	Partition int32
 	Offset    int64
-	TimeUS    int64  // the broker's, Unix microseconds
+	TimeUS    int64 // the broker's, Unix microseconds
 	Key       []byte
 	Value     []byte // nil: a tombstone
 }
