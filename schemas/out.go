@@ -206,8 +206,12 @@ func (o *Out) ForgetCursor(k CursorKey) {
 
 // SendRequested asks the senders of d's transport for one push. The event's token and environment are d's.
 func (o *Out) SendRequested(lane Lane, d Device, e *pushv1.SendRequested) {
-	o.begin(SendTopic{Transport: d.Transport, Lane: lane}.Topic(), o.layout.Of(d))
-	o.arena = d.AppendKey(o.arena)
+	start := len(o.arena)
+	o.arena = d.AppendKey(o.arena) // first, so that the partition comes of the key where it stands
+	o.entries = append(o.entries, entry{
+		topic:     SendTopic{Transport: d.Transport, Lane: lane}.Topic(),
+		partition: o.layout.partitionOf(o.arena[start:]), key: start, value: -1,
+	})
 	o.end(e)
 }
 

@@ -39,7 +39,17 @@ type SendTopic struct {
 
 // Topic is the topic's name.
 func (s SendTopic) Topic() Topic {
-	if s.Tier == 0 {
+	if s.Tier == 0 { // once for every send: without building a string
+		switch s {
+		case SendTopic{Transport: APNS, Lane: Direct}:
+			return "sends.apns.direct"
+		case SendTopic{Transport: APNS, Lane: Bulk}:
+			return "sends.apns.bulk"
+		case SendTopic{Transport: FCM, Lane: Direct}:
+			return "sends.fcm.direct"
+		case SendTopic{Transport: FCM, Lane: Bulk}:
+			return "sends.fcm.bulk"
+		}
 		return Topic("sends." + s.Transport.Word() + "." + s.Lane.Word())
 	}
 	return Topic("retries." + s.Transport.Word() + "." + s.Lane.Word() + "." + strconv.Itoa(int(s.Tier)))
