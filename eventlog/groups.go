@@ -1,0 +1,213 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/campanile-push/campanile/schemas"
+)
+
+// GroupOffset is how far a group is in one partition.
+type GroupOffset struct {
+	Topic     schemas.Topic
+	Partition int32
+	Committed int64 // -1: none
+	Metadata  string
+	Start     int64 // the first record that is still there
+	End       int64 // the high watermark
+}
+
+// Lag is the number of offsets that the group has not committed; all that is there where it has committed none.
+func (g GroupOffset) Lag() int64 { return g.End - max(g.Committed, g.Start) }
+
+// GroupTopics are the topics that a group is registered for, in the order of the specs.
+func GroupTopics(group string) []schemas.Topic {
+	var topics []schemas.Topic
+	for _, spec := range schemas.Specs() {
+		if slices.Contains(spec.Groups, group) {
+			topics = append(topics, spec.Topic)
+		}
+	}
+	return topics
+}
+
+// Groups are all registered groups, sorted.
+func Groups() []string {
+	groups := map[string]bool{}
+	for _, spec := range schemas.Specs() {
+		for _, g := range spec.Groups {
+			groups[g] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(groups))
+}
+
+// GroupOffsets is how far a group is in its topics, read now: sorted by the specs' order, then by partition.
+func (l *Log) GroupOffsets(ctx context.Context, group string) ([]GroupOffset, error) {
+	topics := GroupTopics(group)
+	if len(topics) == 0 {
+		return nil, fmt.Errorf("%q is no group of Campanile: want one of %q", group, Groups())
+	}
+	names := l.names(topics)
+	committed, err := l.committed(ctx, group, names)
+	if err != nil {
+		return nil, err
+	}
+	starts, err := l.admin.ListStartOffsets(ctx, names...)
+	if err == nil {
+		err = starts.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the starts of the topics of %s: %w", group, err)
+	}
+	ends, err := l.admin.ListEndOffsets(ctx, names...)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the ends of the topics of %s: %w", group, err)
+	}
+	var offsets []GroupOffset
+	for i, name := range names {
+		for _, p := range slices.Sorted(maps.Keys(ends[name])) {
+			o := GroupOffset{Topic: topics[i], Partition: p, Committed: -1, Start: starts[name][p].Offset, End: ends[name][p].Offset}
+			if at, ok := committed.Lookup(name, p); ok {
+				o.Committed, o.Metadata = at.At, at.Metadata
+			}
+			offsets = append(offsets, o)
+		}
+	}
+	return offsets, nil
+}
+
+// committed asks for a group's offsets; what was never committed is At -1.
+func (l *Log) committed(ctx context.Context, group string, names []string) (kadm.OffsetResponses, error) {
+	responses, err := l.admin.FetchOffsetsForTopics(ctx, l.cfg.Prefix+group, names...)
+	if err == nil {
+		err = responses.Error()
+	}
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return kadm.OffsetResponses{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the offsets of %s: %w", group, err)
+	}
+	return responses, nil
+}
+
+// startGroups commits offset 0 for registered groups in partitions that have never held a record: those that were just
+// created, also where their creator died before it could. Anywhere else a group without offsets is for a person to decide.
+func (l *Log) startGroups(ctx context.Context) error {
+	ends, err := l.admin.ListEndOffsets(ctx, l.names(allTopics())...)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("read the ends of the topics: %w", err)
+	}
+	for _, group := range Groups() {
+		committed, err := l.committed(ctx, group, l.names(GroupTopics(group)))
+		if err != nil {
+			return err
+		}
+		var start kadm.Offsets
+		for _, topic := range GroupTopics(group) {
+			name := l.name(topic)
+			for p, end := range ends[name] {
+				if at, ok := committed.Lookup(name, p); end.Offset == 0 && (!ok || at.At < 0) {
+					start.AddOffset(name, p, 0, -1)
+				}
+			}
+		}
+		if len(start) == 0 {
+			continue
+		}
+		if err := l.commit(ctx, group, start); err != nil {
+			return fmt.Errorf("start the group %s at the beginning of new topics: %w", group, err)
+		}
+	}
+	return nil
+}
+
+// commit writes offsets for a group from outside, which brokers refuse while it has members.
+func (l *Log) commit(ctx context.Context, group string, offsets kadm.Offsets) error {
+	err := l.admin.CommitAllOffsets(ctx, l.cfg.Prefix+group, offsets)
+	if errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.IllegalGeneration) {
+		return fmt.Errorf("the group has running members; stop them first: %w", err)
+	}
+	return err //nolint:wrapcheck // the callers say what it was for
+}
+
+// ResetTo is where ResetGroup puts a group.
+type ResetTo int
+
+// The places to start from.
+const (
+	ResetMissing  ResetTo = iota // where the group has no offset or one out of range: the first record that is there
+	ResetEarliest                // everywhere: the first record that is there
+	ResetLatest                  // everywhere: the end as it stands now; what lies between is never read
+)
+
+// ResetGroup commits offsets for a group without members, and returns what it committed. It is a person's decision: the
+// records between the old place and the new are skipped, or handled again.
+func (l *Log) ResetGroup(ctx context.Context, group string, to ResetTo) ([]GroupOffset, error) {
+	offsets, err := l.GroupOffsets(ctx, group)
+	if err != nil {
+		return nil, err
+	}
+	var commits kadm.Offsets
+	var done []GroupOffset
+	for _, o := range offsets {
+		at := o.Start
+		switch to {
+		case ResetMissing:
+			if o.Committed >= o.Start && o.Committed <= o.End {
+				continue
+			}
+		case ResetEarliest:
+		case ResetLatest:
+			at = o.End
+		}
+		commits.AddOffset(l.name(o.Topic), o.Partition, at, -1)
+		o.Committed, o.Metadata = at, ""
+		done = append(done, o)
+	}
+	if len(done) == 0 {
+		return nil, nil
+	}
+	if err := l.commit(ctx, group, commits); err != nil {
+		return nil, fmt.Errorf("reset the group %s: %w", group, err)
+	}
+	for _, o := range done {
+		l.log.Warn("group reset", "group", group, "topic", o.Topic, "partition", o.Partition, "offset", o.Committed)
+	}
+	return done, nil
+}
+
+// ForgetGroup deletes a group without members, with its offsets: it holds no deletion back any longer. One that comes back
+// stops until it is reset.
+func (l *Log) ForgetGroup(ctx context.Context, group string) error {
+	if len(GroupTopics(group)) == 0 {
+		return fmt.Errorf("%q is no group of Campanile: want one of %q", group, Groups())
+	}
+	response, err := l.admin.DeleteGroup(ctx, l.cfg.Prefix+group)
+	if err == nil {
+		err = response.Err
+	}
+	switch {
+	case errors.Is(err, kerr.GroupIDNotFound):
+		return nil
+	case errors.Is(err, kerr.NonEmptyGroup):
+		return fmt.Errorf("forget the group %s: it has running members; stop them first: %w", group, err)
+	case err != nil:
+		return fmt.Errorf("forget the group %s: %w", group, err)
+	}
+	l.log.Warn("group forgotten", "group", group)
+	return nil
+}
