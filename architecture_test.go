@@ -36,6 +36,8 @@ var rooms = map[string][]string{
 var closets = map[string][]string{
 	"senders/apns": {"senders/h2"},
 	"senders/fcm":  {"senders/h2"},
+
+	"projections/chdbtest": {"projections/chdb"}, // starts the engine for tests
 }
 
 // vendors says where an SDK lives: the rooms or closets that may import it.
