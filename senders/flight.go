@@ -1,0 +1,190 @@
+package senders
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"github.com/campanile-push/campanile/schemas"
+	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
+)
+
+// flight is one send on its way. Flights are pooled, and keep their buffers and bound functions from send to send.
+type flight struct {
+	s *Sender
+	// ctx is the ownership's: a flight outlives the call that brought it.
+	ctx       context.Context //nolint:containedctx // see above
+	done      schemas.Completion
+	where     schemas.SendTopic
+	partition int32
+	offset    int64
+	timeUS    int64
+
+	key, value []byte               // copies: the record's own end with Deliver
+	send       pushv1.SendRequested // aliases value
+	device     schemas.Device
+	id         schemas.ID // of the send
+	hop        schemas.ID // of this stay of it, in memory
+	broadcast  schemas.ID // zero: a direct send
+
+	content     *content
+	requestedUS int64
+	expiresUS   int64 // as asked for; zero: not
+	cancelled   bool
+	probe       bool
+
+	account  *account
+	provider Provider // that the push went to
+	request  Request
+	attempt  attempt
+	answer   Result // zero value: no attempt was made
+	step     step
+	say      func(out *schemas.Out) // f.tell, bound once
+
+	finished    pushv1.DeliveryFinished
+	attempted   pushv1.DeliveryAttempted
+	invalidated pushv1.TokenInvalidated
+	source      pushv1.Source
+}
+
+func newFlight(s *Sender) *flight {
+	f := &flight{s: s}
+	f.say = f.tell
+	f.request.Tag = f
+	return f
+}
+
+// load copies a record into f. It returns schemas.ErrMalformed or schemas.ErrUnknownType, wrapped.
+func (f *flight) load(r *schemas.Record) error {
+	f.offset, f.timeUS = r.Offset, r.TimeUS
+	f.key = append(f.key[:0], r.Key...)
+	f.value = append(f.value[:0], r.Value...)
+	if r.Type() != pushv1.EventType_EVENT_TYPE_SEND_REQUESTED {
+		return fmt.Errorf("%s[%d]@%d: no send: type %d: %w", r.Topic, r.Partition, r.Offset, r.Type(), schemas.ErrMalformed)
+	}
+	own := schemas.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Value: f.value}
+	if err := own.Into(&f.send); err != nil {
+		return err
+	}
+	e := &f.send
+	f.device = schemas.Device{App: e.App, Transport: f.where.Transport, Environment: e.Environment, Token: e.Token}
+	if f.device.App == "" { // a bulk send's app stands in its key alone
+		app, _, _ := bytes.Cut(f.key, []byte{0})
+		f.device.App = string(app)
+	}
+	f.broadcast, f.id = schemas.IDFrom(e.BroadcastId), schemas.IDFrom(e.SendId)
+	if f.id.IsZero() {
+		f.id = schemas.BulkSendID(f.broadcast, f.device)
+	}
+	if f.broadcast.IsZero() && f.id.IsZero() || e.Token == "" || f.device.App == "" {
+		return fmt.Errorf("%s[%d]@%d: a send without id, app or token: %w", r.Topic, r.Partition, r.Offset, schemas.ErrMalformed)
+	}
+	var from *source
+	if e.Source != nil {
+		from = &source{e.Source.Tier, e.Source.Offset}
+	}
+	f.hop = hop(f.id, f.done.Generation(), from)
+	return nil
+}
+
+// first reports whether nothing was said of this send before.
+func (f *flight) first() bool { return f.send.Source == nil }
+
+// aim sets what the content's owner knows: a broadcast, or the send itself.
+func (f *flight) aim(b *broadcast) {
+	since := f.send.RequestedAtUs
+	if b != nil {
+		f.content, f.requestedUS, f.expiresUS, f.cancelled = b.content, b.requested, b.expires, b.cancelled
+		if since == 0 { // first time: a slow broadcast's age counts from its expansion
+			since = f.timeUS
+		}
+	} else {
+		f.content = &content{raw: f.send.Content, expiresUS: f.send.ExpiresAtUs}
+		f.requestedUS, f.expiresUS = since, f.send.ExpiresAtUs
+		if since == 0 {
+			since = f.timeUS
+		}
+	}
+	f.send.RequestedAtUs = since
+	f.attempt = attempt{id: f.id, made: f.send.Attempt, registeredUS: f.send.RegisteredAtUs, deadlineUS: f.expiresUS}
+	if f.expiresUS == 0 {
+		f.attempt.deadlineUS = since + f.s.policy.maxAge
+	}
+}
+
+// render fills the request.
+func (f *flight) render() (err error) {
+	f.request.SendID, f.request.Token, f.request.ExpiresUS = f.id, f.device.Token, f.expiresUS
+	if f.where.Transport == schemas.APNS {
+		f.request.APNS, err = f.content.forAPNS()
+	} else {
+		f.request.FCM, err = f.content.forFCM()
+	}
+	return err
+}
+
+// tell says what became of the send.
+func (f *flight) tell(out *schemas.Out) {
+	hash := f.s.hasher.Hash(f.key)
+	f.source.Lane, f.source.Tier, f.source.Offset = f.where.Lane, f.where.Tier, f.offset
+	made := f.answer.Outcome != 0
+	if f.step.fate == finish {
+		f.tellFinished(out, hash)
+		return
+	}
+	if made || f.first() {
+		f.tellAttempted(out, hash, made)
+	}
+	e := &f.send
+	e.Attempt, e.NotBeforeUs = f.attempt.made, f.step.notBeforeUS
+	e.Source, e.Generation = &f.source, f.done.Generation()
+	e.LastOutcome, e.LastReason = f.step.outcome, f.step.reason
+	to := schemas.SendTopic{Transport: f.where.Transport, Lane: f.where.Lane, Tier: f.step.tier}
+	out.Retry(to, f.partition, f.key, e)
+}
+
+func (f *flight) tellFinished(out *schemas.Out, hash uint64) {
+	e := &f.finished
+	e.SendId, e.BroadcastId, e.RequestId = f.id[:], nil, f.send.RequestId
+	if !f.broadcast.IsZero() {
+		e.BroadcastId = f.broadcast[:]
+	}
+	e.App, e.Transport = f.device.App, f.where.Transport
+	e.Outcome, e.Reason, e.Attempt = f.step.outcome, f.step.reason, f.attempt.made
+	e.RequestedAtUs, e.FinishedAtUs, e.LatencyUs = f.requestedUS, f.s.nowUS(), f.answer.LatencyUS
+	e.Source, e.Generation, e.First = &f.source, f.done.Generation(), f.first()
+	out.DeliveryFinished(f.partition, hash, e)
+	if f.step.asOfUS == 0 {
+		return
+	}
+	d := &f.invalidated
+	d.App, d.Transport, d.Environment, d.Token = f.device.App, f.device.Transport, f.device.Environment, f.device.Token
+	d.AsOfUs, d.Reason, d.SendId, d.InvalidatedAtUs = f.step.asOfUS, f.step.reason, f.id[:], e.FinishedAtUs
+	out.TokenInvalidated(d)
+}
+
+func (f *flight) tellAttempted(out *schemas.Out, hash uint64, made bool) {
+	e := &f.attempted
+	e.SendId, e.BroadcastId = f.id[:], nil
+	if !f.broadcast.IsZero() {
+		e.BroadcastId = f.broadcast[:]
+	}
+	e.App, e.Transport = f.device.App, f.where.Transport
+	e.Outcome, e.Reason, e.First = f.step.outcome, f.step.reason, f.first()
+	e.Attempt, e.LatencyUs, e.AttemptedAtUs = 0, f.answer.LatencyUS, f.s.nowUS()
+	if made {
+		e.Attempt, e.AttemptedAtUs = f.attempt.made, f.attempt.beganUS
+	}
+	e.Source, e.Generation = &f.source, f.done.Generation()
+	out.DeliveryAttempted(f.partition, hash, e)
+}
+
+// clear makes f ready for the next send. Buffers and bound functions stay.
+func (f *flight) clear() {
+	f.ctx, f.done, f.content, f.account, f.provider = nil, nil, nil, nil, nil
+	f.send.Reset()
+	f.request.APNS, f.request.FCM, f.request.Token = nil, nil, ""
+	f.device, f.answer, f.step, f.attempt = schemas.Device{}, Result{}, step{}, attempt{}
+	f.cancelled, f.probe = false, false
+	f.requestedUS, f.expiresUS = 0, 0
+}

@@ -1,0 +1,89 @@
+package senders
+
+import (
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"github.com/campanile-push/campanile/schemas"
+)
+
+// What a memory holds: sends are remembered for two to four minutes, and fewer where there are more than this many in a
+// generation (about 40 bytes each).
+const (
+	memoryTurn = 2 * time.Minute
+	memorySize = 1 << 20
+)
+
+// memory knows the sends of the last minutes, so that one that stands in the log twice is pushed once. It is safe for concurrent
+// use, and bounded: two generations of sets, the older of which is dropped at each turn.
+type memory struct {
+	mu         sync.Mutex
+	size       int
+	turnedUS   int64
+	young, old map[schemas.ID]struct{}
+}
+
+func newMemory(size int) *memory {
+	return &memory{size: size, young: map[schemas.ID]struct{}{}, old: map[schemas.ID]struct{}{}}
+}
+
+// hop names one stay of a send in one topic, under one ownership: a retry is not its first attempt, and what an earlier ownership
+// started may have ended nowhere, since its outcome may not have reached the log.
+func hop(id schemas.ID, generation int64, from *source) schemas.ID {
+	hi, lo := binary.BigEndian.Uint64(id[:8]), binary.BigEndian.Uint64(id[8:])
+	hi ^= uint64(generation) * 0x9e3779b97f4a7c15
+	if from != nil {
+		lo ^= (uint64(from.tier+1)<<56 ^ uint64(from.offset+1)) * 0xc2b2ae3d27d4eb4f
+	}
+	binary.BigEndian.PutUint64(id[:8], hi)
+	binary.BigEndian.PutUint64(id[8:], lo)
+	return id
+}
+
+// source is where the record before this one stood.
+type source struct {
+	tier   uint32
+	offset int64
+}
+
+// add remembers key and reports whether it was new.
+func (m *memory) add(key schemas.ID, nowUS int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if nowUS-m.turnedUS > memoryTurn.Microseconds() || len(m.young) >= m.size {
+		m.young, m.old = m.old, m.young
+		clear(m.young)
+		if nowUS-m.turnedUS > 2*memoryTurn.Microseconds() {
+			clear(m.old)
+		}
+		m.turnedUS = nowUS
+	}
+	if _, ok := m.young[key]; ok {
+		return false
+	}
+	if _, ok := m.old[key]; ok {
+		return false
+	}
+	m.young[key] = struct{}{}
+	return true
+}
+
+// has reports whether key is remembered.
+func (m *memory) has(key schemas.ID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.young[key]; ok {
+		return true
+	}
+	_, ok := m.old[key]
+	return ok
+}
+
+// forget takes key out: nothing came of it.
+func (m *memory) forget(key schemas.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.young, key)
+	delete(m.old, key)
+}

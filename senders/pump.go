@@ -1,0 +1,332 @@
+package senders
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/campanile-push/campanile/schemas"
+	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
+)
+
+// round is what one look at the queues came to.
+type round struct {
+	start []departure
+	open  []*account // want a provider first
+	put   []held     // wait too long where they are
+	drop  []*flight  // belong to somebody else by now
+}
+
+type departure struct {
+	f *flight
+	p Provider
+}
+
+type held struct {
+	f      *flight
+	reason string
+	waitUS int64 // negative: parked
+}
+
+// pump starts what may start. One goroutine at a time does it for all: an answer that comes while it pumps makes it look again,
+// so that no chain of answers and starts nests.
+func (s *Sender) pump() {
+	s.mu.Lock()
+	if s.pumping {
+		s.again = true
+		s.mu.Unlock()
+		return
+	}
+	s.pumping = true
+	for {
+		s.again = false
+		s.look(&s.round)
+		s.mu.Unlock()
+		busy := s.act(&s.round)
+		s.mu.Lock()
+		if !busy && !s.again {
+			break
+		}
+	}
+	s.pumping = false
+	s.metrics.inFlight.Set(float64(s.inFlight))
+	s.metrics.queued.Set(float64(s.queued))
+	s.mu.Unlock()
+}
+
+// act does what look found, and reports whether there was anything.
+func (s *Sender) act(r *round) bool {
+	busy := len(r.start)+len(r.open)+len(r.put)+len(r.drop) > 0
+	for _, a := range r.open {
+		s.openProvider(a)
+	}
+	for _, d := range r.start {
+		d.f.attempt.beganUS = s.nowUS()
+		d.f.provider = d.p
+		d.p.Push(d.f.ctx, &d.f.request, s.answered)
+	}
+	for _, h := range r.put {
+		if h.waitUS < 0 {
+			s.park(h.f, h.reason)
+		} else {
+			s.putOff(h.f, h.reason, h.waitUS)
+		}
+	}
+	for _, f := range r.drop {
+		s.drop(f)
+	}
+	clear(r.start)
+	clear(r.put)
+	clear(r.drop)
+	r.start, r.open, r.put, r.drop = r.start[:0], r.open[:0], r.put[:0], r.drop[:0]
+	return busy
+}
+
+// mostStarts bounds a round, so that answers are not kept waiting for the lock's holder.
+const mostStarts = 256
+
+// look takes from the queues, one send of each app in turn; Sender.mu is held.
+func (s *Sender) look(r *round) {
+	now := s.nowUS()
+	wake := int64(0)
+	idle := 0 // accounts in a row that could start nothing
+	for s.inFlight < s.options.Window && idle < len(s.ring) && len(r.start) < mostStarts {
+		s.turn %= len(s.ring)
+		a := s.ring[s.turn]
+		switch s.try(a, r, now) {
+		case emptied:
+			a.listed = false
+			s.ring = append(s.ring[:s.turn], s.ring[s.turn+1:]...)
+			idle = 0
+			continue // the next one stands at this turn now
+		case went:
+			idle = 0
+		case stuck:
+			idle++
+		case tooFast:
+			idle++
+			at := now + max(a.pace.wait(now, 0), 1000) // a millisecond at least: no spinning
+			if wake == 0 || at < wake {
+				wake = at
+			}
+		}
+		s.turn++
+	}
+	s.wakeAt(wake, now)
+}
+
+type tried int
+
+const (
+	went    tried = iota
+	stuck         // the window, the account's share of it or its provider is full: an answer will pump again
+	tooFast       // its rate or a pause holds it back
+	emptied       // its queue
+)
+
+// try starts one send of an account; Sender.mu is held.
+func (s *Sender) try(a *account, r *round, now int64) tried {
+	if a.queue.len() == 0 {
+		return emptied
+	}
+	if left := a.pace.pausedUntilUS - now; left > s.options.MaxWait.Microseconds() {
+		s.empty(a, r, a.pace.pauseReason, left)
+		return emptied
+	}
+	if a.parked && !s.probing(a) {
+		s.empty(a, r, a.reason, -1)
+		return emptied
+	}
+	if f := a.queue.items[a.queue.head]; f.ctx.Err() != nil || !f.done.MayPush() {
+		s.queued--
+		r.drop = append(r.drop, a.queue.pop())
+		return went
+	}
+	if s.closed || a.inFlight >= s.share() {
+		return stuck
+	}
+	if a.provider == nil {
+		for _, opening := range r.open {
+			if opening == a {
+				return stuck
+			}
+		}
+		r.open = append(r.open, a)
+		return stuck
+	}
+	if a.inFlight >= a.limit {
+		return stuck
+	}
+	if !a.pace.take(now) {
+		return tooFast
+	}
+	f := a.queue.pop()
+	s.queued--
+	s.inFlight++
+	a.inFlight++
+	if a.inFlight == 1 {
+		s.busy++
+	}
+	r.start = append(r.start, departure{f, a.provider})
+	return went
+}
+
+// probing reports whether the queue of a parked account is its one probe.
+func (s *Sender) probing(a *account) bool {
+	return a.queue.len() == 1 && a.queue.items[a.queue.head].probe
+}
+
+// empty takes a whole queue out; Sender.mu is held.
+func (s *Sender) empty(a *account, r *round, reason string, waitUS int64) {
+	for a.queue.len() > 0 {
+		s.queued--
+		f := a.queue.pop()
+		h := held{f, reason, waitUS}
+		if waitUS >= 0 {
+			h.waitUS = a.pace.reserve(s.nowUS(), waitUS)
+		}
+		r.put = append(r.put, h)
+	}
+}
+
+// share is how much of the window one account may take: one part more than there are accounts at work stays free for who comes
+// next, so that an app whose provider hangs never takes it all. Sender.mu is held.
+func (s *Sender) share() int {
+	return max(s.options.Window/(max(s.busy, len(s.ring))+1), 1)
+}
+
+// wakeAt pumps again at a time; Sender.mu is held.
+func (s *Sender) wakeAt(at, now int64) {
+	if at == 0 || s.closed || s.alarmUS > now && s.alarmUS <= at {
+		return
+	}
+	s.alarmUS = at
+	if s.alarm != nil {
+		s.alarm.Stop()
+	}
+	s.alarm = time.AfterFunc(time.Duration(at-now)*time.Microsecond, func() {
+		s.mu.Lock()
+		s.alarmUS = 0
+		closed := s.closed
+		s.mu.Unlock()
+		if !closed {
+			s.pump()
+		}
+	})
+}
+
+// openProvider makes an account's provider of its credentials, or parks it.
+func (s *Sender) openProvider(a *account) {
+	s.mu.Lock()
+	c, ok := s.credentials[a.app]
+	s.mu.Unlock()
+	var p Provider
+	err := fmt.Errorf("%w: none are set", ErrCredentials)
+	if ok {
+		p, err = s.openAccount(a.place, c)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.parkAccount(a, "credentials_unusable", s.nowUS())
+		s.log.Error("credentials cannot be used: the app is parked until they are replaced", "app", a.app, "error", err)
+		for i := a.queue.head; i < len(a.queue.items); i++ {
+			a.queue.items[i].probe = false
+		}
+		return
+	}
+	if s.closed || s.credentials[a.app].id != c.id || a.provider != nil { // changed meanwhile: the next round opens them
+		s.running.Go(func() { _ = p.Close() })
+		return
+	}
+	a.provider, a.limit = p, max(p.Limit(), 1)
+}
+
+func (s *Sender) openAccount(at place, c sealed) (Provider, error) {
+	plain, err := s.options.Keyring.Open(c.envelope, at.app, s.options.Transport.Word())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCredentials, err)
+	}
+	account := Account{App: at.app, Environment: at.env, CredentialsID: c.id}
+	if s.options.Transport == schemas.APNS {
+		account.APNS = &pushv1.ApnsCredentials{}
+		err = account.APNS.UnmarshalVT(plain)
+	} else {
+		account.FCM = &pushv1.FcmCredentials{}
+		err = account.FCM.UnmarshalVT(plain)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCredentials, err)
+	}
+	return s.options.Open(s.life, account)
+}
+
+// answered is given each answer, by a goroutine of the provider.
+func (s *Sender) answered(r *Request, answer Result) {
+	f, _ := r.Tag.(*flight)
+	now := s.nowUS()
+	s.mu.Lock()
+	a := f.account
+	s.inFlight--
+	a.inFlight--
+	if a.inFlight == 0 {
+		s.busy--
+	}
+	if answer.NoAttempt {
+		if f.ctx.Err() == nil && !s.closed && f.done.MayPush() { // its provider was replaced
+			s.enqueue(f)
+			s.mu.Unlock()
+		} else {
+			s.mu.Unlock()
+			s.drop(f)
+		}
+		s.pump()
+		return
+	}
+	doubt := s.learn(a, f, answer, now)
+	s.mu.Unlock()
+	s.metrics.attempted[answer.Outcome].Inc()
+	s.metrics.latency.Observe(float64(answer.LatencyUS) / 1e6)
+	f.answer = answer
+	f.attempt.made++
+	f.step = decide(f.attempt, answer, now, s.policy, doubt)
+	s.complete(f)
+	s.pump()
+}
+
+// learn draws from an answer what concerns the whole app, and says why its bad-token answers are in doubt ("": they are not);
+// Sender.mu is held.
+func (s *Sender) learn(a *account, f *flight, answer Result, now int64) (doubt string) {
+	if f.provider != a.provider {
+		return "" // credentials that were replaced meanwhile: nothing about the new ones
+	}
+	if a.pace.observe(answer, now) {
+		s.log.Warn("pushes pause", "app", a.app, "reason", a.pace.pauseReason,
+			"seconds", (a.pace.pausedUntilUS-now)/1e6)
+	}
+	if answer.Has(Park) {
+		if !a.parked {
+			s.log.Error("credentials are refused: the app is parked until they are replaced", "app", a.app, "reason", answer.Reason)
+		}
+		s.parkAccount(a, answer.Reason, now)
+	}
+	if a.flood.observe(answer.Has(Suspect), now, s.options.FloodLeast, s.options.FloodShare) && !a.parked {
+		s.parkAccount(a, "token_flood", now)
+		s.log.Error("so many tokens are called bad that credentials or environment must be wrong: the app is parked, no token is dropped",
+			"app", a.app, "answers", a.flood.answers, "bad", a.flood.suspects)
+	}
+	sound := answer.Outcome == accepted || answer.Has(Invalidate) && !answer.Has(Suspect)
+	if a.parked && f.probe && sound {
+		a.unpark()
+		s.metrics.parked.Dec()
+		s.log.Info("app is no longer parked: a probe went through", "app", a.app)
+	}
+	return a.reason
+}
+
+// parkAccount parks an account; Sender.mu is held.
+func (s *Sender) parkAccount(a *account, reason string, now int64) {
+	if !a.parked {
+		s.metrics.parked.Inc()
+	}
+	a.park(reason, now)
+}

@@ -1,0 +1,379 @@
+package senders
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/campanile-push/campanile/schemas"
+	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
+	"github.com/campanile-push/campanile/vault"
+)
+
+// Sender is the delivering stage of one transport on one lane. It is safe for concurrent use. Close it after its runner.
+type Sender struct {
+	options Options
+	policy  policy
+	hasher  vault.Hasher
+	log     *slog.Logger
+	metrics *metrics
+
+	started  *memory // hops of the last minutes
+	finished *memory // sends that takeovers found finished
+
+	life    context.Context //nolint:containedctx // ends with Close: the goroutines below outlive the calls that start them
+	end     context.CancelFunc
+	running sync.WaitGroup
+	flights sync.Pool
+
+	broadcasts, apps waiters
+
+	mu          sync.Mutex
+	credentials map[string]sealed
+	accounts    map[place]*account
+	ring        []*account // with something in their queues
+	turn        int
+	inFlight    int
+	busy        int // accounts with pushes in flight
+	queued      int
+	round       round // of the one that pumps
+	pumping     bool  // one goroutine pumps
+	again       bool  // and is to look again
+	closed      bool
+	alarm       *time.Timer // wakes the pump when the first rate allows
+	alarmUS     int64
+}
+
+// New returns a sender. It returns an error for options that cannot be.
+func New(o Options) (*Sender, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Sender{
+		options: o, policy: o.policy(), hasher: o.Hasher, metrics: newMetrics(o.Metrics, o.Transport, o.Lane),
+		log:         o.Log.With("transport", o.Transport.Word(), "lane", o.Lane.Word()),
+		started:     newMemory(memorySize),
+		finished:    newMemory(memorySize),
+		credentials: map[string]sealed{},
+		accounts:    map[place]*account{},
+	}
+	s.life, s.end = context.WithCancel(context.Background())
+	s.flights.New = func() any { return newFlight(s) }
+	s.broadcasts = waiters{s: s, catchUp: o.CatchUpBroadcasts, resume: s.withBroadcast}
+	s.apps = waiters{s: s, catchUp: o.CatchUpApps, resume: s.withAccount}
+	return s, nil
+}
+
+// Close ends the waits, closes the providers and waits for both. Sends that are not done are left to the next owner.
+func (s *Sender) Close() {
+	s.mu.Lock()
+	s.closed = true
+	if s.alarm != nil {
+		s.alarm.Stop()
+	}
+	for _, a := range s.accounts {
+		s.retire(a)
+	}
+	s.mu.Unlock()
+	s.end()
+	s.running.Wait()
+}
+
+func (s *Sender) nowUS() int64 { return s.options.Now().UnixMicro() }
+
+// NotBefore is when a record is due, Unix microseconds; zero: now. What has to wait longer than its tier is due after the tier's
+// delay, and moves on: it must not hold up what stands behind it.
+func (s *Sender) NotBefore(r schemas.Record) int64 {
+	where, ok := schemas.ParseSendTopic(r.Topic)
+	if !ok || where.Tier == 0 || r.Type() != pushv1.EventType_EVENT_TYPE_SEND_REQUESTED {
+		return 0
+	}
+	var e pushv1.SendRequested
+	if r.Into(&e) != nil {
+		return 0
+	}
+	return min(e.NotBeforeUs, r.TimeUS+s.policy.tiers[where.Tier-1])
+}
+
+// Remember takes a finished send that a takeover found, before the first Deliver of its partition: it is not pushed again.
+func (s *Sender) Remember(_ int32, e *pushv1.DeliveryFinished) {
+	if id := schemas.IDFrom(e.SendId); !id.IsZero() {
+		s.finished.add(id, s.nowUS())
+	}
+}
+
+// Deliver starts the pushes of a batch and returns without waiting for their answers. ctx is the ownership's: when it ends, pushes
+// without an answer are no attempts, and their records are never completed.
+func (s *Sender) Deliver(ctx context.Context, in schemas.Batch, done schemas.Completion) error {
+	where, ok := schemas.ParseSendTopic(in.Topic)
+	if !ok || where.Transport != s.options.Transport || where.Lane != s.options.Lane {
+		return fmt.Errorf("deliver: %q is no topic of the %s sender's %s lane", in.Topic, s.options.Transport.Word(), s.options.Lane.Word())
+	}
+	for i := range in.Records {
+		if !done.MayPush() {
+			return nil // the next owner has them
+		}
+		r := &in.Records[i]
+		if r.Tombstone() {
+			done.Complete(r.Offset, nil)
+			continue
+		}
+		f, _ := s.flights.Get().(*flight)
+		f.ctx, f.done, f.where, f.partition = ctx, done, where, in.Partition
+		if err := f.load(r); err != nil {
+			s.letter(r, done, err)
+			s.free(f)
+			continue
+		}
+		if s.finished.has(f.id) || !s.started.add(f.hop, s.nowUS()) {
+			s.metrics.repeats.Inc()
+			done.Complete(f.offset, nil)
+			s.free(f)
+			continue
+		}
+		s.withBroadcast(f, false)
+	}
+	s.pump()
+	return nil
+}
+
+// letter keeps what is no send, so that it stops nothing.
+func (s *Sender) letter(r *schemas.Record, done schemas.Completion, err error) {
+	s.log.Error("send cannot be read", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "error", err)
+	done.Complete(r.Offset, func(out *schemas.Out) {
+		out.DeadLettered(&pushv1.DeadLettered{
+			Topic: string(r.Topic), Partition: r.Partition, Offset: r.Offset, Reason: err.Error(), Key: r.Key, Value: r.Value,
+			Stage:        "sender." + s.options.Transport.Word() + "." + s.options.Lane.Word(),
+			RecordedAtUs: r.TimeUS, LetteredAtUs: s.nowUS(),
+		})
+	})
+}
+
+// withBroadcast finds what a send says. last: broadcasts has been read to its end since the send was seen.
+func (s *Sender) withBroadcast(f *flight, last bool) {
+	if f.broadcast.IsZero() {
+		f.aim(nil)
+		s.withContent(f)
+		return
+	}
+	b, ok := s.options.Catalog.find(f.broadcast)
+	switch {
+	case !ok && !last:
+		s.broadcasts.add(f)
+	case !ok:
+		f.attempt = attempt{id: f.id, made: f.send.Attempt}
+		f.requestedUS = f.send.RequestedAtUs
+		s.finish(f, rejected, "content_missing")
+	case b.app != f.device.App:
+		f.aim(&b)
+		s.finish(f, rejected, "wrong_app")
+	default:
+		f.aim(&b)
+		s.withContent(f)
+	}
+}
+
+// withContent ends what is not to be pushed any more, moves on what is not yet due, and renders the rest.
+func (s *Sender) withContent(f *flight) {
+	now := s.nowUS()
+	const slack = int64(100 * time.Millisecond / time.Microsecond) // clocks of brokers and senders differ
+	switch due := f.send.NotBeforeUs; {
+	case f.cancelled:
+		s.finish(f, cancelled, "")
+	case now >= f.attempt.deadlineUS:
+		s.finish(f, expired, f.send.LastReason)
+	case f.where.Tier != schemas.ParkedTier && due > now+slack:
+		f.step = s.policy.again(f.attempt, f.send.LastReason, due-now, now)
+		f.step.outcome = outcomeOr(f.step, f.send.LastOutcome)
+		s.complete(f)
+	default:
+		if err := f.render(); err != nil {
+			s.finish(f, rejected, renderReason(err))
+			return
+		}
+		s.withAccount(f, false)
+	}
+}
+
+func outcomeOr(st step, o schemas.Outcome) schemas.Outcome {
+	if st.fate == finish {
+		return st.outcome
+	}
+	return o
+}
+
+func renderReason(err error) string {
+	if errors.Is(err, ErrTooLarge) {
+		return ErrTooLarge.Error()
+	}
+	return ErrBadContent.Error()
+}
+
+// withAccount queues a send for its app. last: apps has been read to its end since the send was seen.
+func (s *Sender) withAccount(f *flight, last bool) {
+	now := s.nowUS()
+	s.mu.Lock()
+	if _, ok := s.credentials[f.device.App]; !ok {
+		s.mu.Unlock()
+		if !last {
+			s.apps.add(f)
+			return
+		}
+		s.park(f, "no_credentials")
+		return
+	}
+	a := s.account(place{f.device.App, f.device.Environment})
+	f.account = a
+	switch wait := a.pace.wait(now, a.queue.len()); {
+	case a.parked && !a.mayProbe(now, s.options.Tiers[schemas.ParkedTier-1]):
+		reason := a.reason
+		s.mu.Unlock()
+		s.park(f, reason)
+	case wait > s.options.MaxWait.Microseconds():
+		reason := a.paceReason(now)
+		wait = a.pace.reserve(now, wait)
+		s.mu.Unlock()
+		s.putOff(f, reason, wait)
+	default:
+		f.probe = a.parked
+		s.enqueue(f)
+		s.mu.Unlock()
+	}
+}
+
+func (a *account) paceReason(nowUS int64) string {
+	if nowUS < a.pace.pausedUntilUS {
+		return a.pace.pauseReason
+	}
+	return "paced"
+}
+
+// account returns the state of a place; Sender.mu is held.
+func (s *Sender) account(p place) *account {
+	a := s.accounts[p]
+	if a == nil {
+		a = &account{place: p, pace: newPacer(s.options.Rate)}
+		s.accounts[p] = a
+	}
+	return a
+}
+
+// enqueue puts f into its account's queue; Sender.mu is held.
+func (s *Sender) enqueue(f *flight) {
+	a := f.account
+	a.queue.push(f)
+	s.queued++
+	s.metrics.queued.Set(float64(s.queued))
+	if !a.listed {
+		a.listed = true
+		s.ring = append(s.ring, a)
+	}
+}
+
+// finish ends a send without an attempt.
+func (s *Sender) finish(f *flight, o schemas.Outcome, reason string) {
+	f.step = step{fate: finish, outcome: o, reason: reason}
+	s.complete(f)
+}
+
+// park moves a send to the tier of parked apps without an attempt.
+func (s *Sender) park(f *flight, reason string) {
+	f.step = s.policy.park(f.attempt, reason, s.nowUS())
+	s.complete(f)
+}
+
+// putOff moves a send to a tier without an attempt.
+func (s *Sender) putOff(f *flight, reason string, waitUS int64) {
+	spread := jitter(f.id, f.attempt.made, waitUS/4)
+	f.step = s.policy.again(f.attempt, reason, waitUS+spread, s.nowUS())
+	if f.step.fate == retry {
+		f.step.outcome = throttled
+		if reason == "provider_unavailable" {
+			f.step.outcome = unavailable
+		}
+	}
+	s.complete(f)
+}
+
+// complete says what became of f, and frees it.
+func (s *Sender) complete(f *flight) {
+	if f.step.fate == finish {
+		s.metrics.finished[f.step.outcome].Inc()
+	} else {
+		s.metrics.moved[f.step.tier].Inc()
+	}
+	f.done.Complete(f.offset, f.say)
+	s.free(f)
+}
+
+// drop leaves a send to its partition's next owner.
+func (s *Sender) drop(f *flight) {
+	s.started.forget(f.hop)
+	s.free(f)
+}
+
+func (s *Sender) free(f *flight) {
+	f.clear()
+	s.flights.Put(f)
+}
+
+// ApplyApps takes one record of the topic apps, in log order within a partition; tombstones included. It keeps the sealed
+// credentials of this sender's transport; a change takes hold at once and ends a parking. It returns schemas.ErrUnknownType or
+// schemas.ErrMalformed, wrapped.
+func (s *Sender) ApplyApps(r schemas.Record) error {
+	if r.Tombstone() {
+		if app, kind, ok := bytes.Cut(r.Key, []byte{'/'}); ok && string(kind) == "credentials/"+s.options.Transport.Word() {
+			s.setCredentials(string(app), sealed{})
+		}
+		return nil
+	}
+	event, err := r.Event()
+	if err != nil {
+		return fmt.Errorf("follow apps: %w", err)
+	}
+	if e, ok := event.(*pushv1.CredentialsSet); ok && e.Transport == s.options.Transport {
+		s.setCredentials(e.App, sealed{schemas.IDFrom(e.CredentialsId), e.Sealed})
+		s.pump()
+	}
+	return nil
+}
+
+func (s *Sender) setCredentials(app string, c sealed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(c.envelope) == 0 {
+		delete(s.credentials, app)
+	} else {
+		s.credentials[app] = c
+	}
+	for _, a := range s.accounts {
+		if a.app != app {
+			continue
+		}
+		s.retire(a)
+		if a.parked {
+			s.log.Info("app is no longer parked: its credentials changed", "app", app)
+			a.unpark()
+			s.metrics.parked.Dec()
+		}
+	}
+}
+
+// retire closes an account's provider once its pushes have ended; Sender.mu is held.
+func (s *Sender) retire(a *account) {
+	old := a.provider
+	a.provider = nil
+	if old == nil {
+		return
+	}
+	s.running.Go(func() {
+		if err := old.Close(); err != nil {
+			s.log.Warn("provider closed badly", "app", a.app, "error", err)
+		}
+	})
+}
