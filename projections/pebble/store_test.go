@@ -1,0 +1,28 @@
+package pebble_test
+
+import (
+	"testing"
+
+	"github.com/campanile-push/campanile/projections"
+	"github.com/campanile-push/campanile/projections/pebble"
+	"github.com/campanile-push/campanile/projections/storetest"
+	"github.com/campanile-push/campanile/schemas"
+)
+
+func TestStorePassesTheSuite(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, place)
+}
+
+// place is a new directory.
+func place(t *testing.T) storetest.Open {
+	t.Helper()
+	dir := t.TempDir()
+	return func(l schemas.Layout) (projections.DeviceStore, error) {
+		store, err := pebble.Open(dir, pebble.Options{Layout: l, CacheBytes: 8 << 20})
+		if err != nil {
+			return nil, err
+		}
+		return store, nil
+	}
+}
