@@ -1,0 +1,245 @@
+package clickhouse
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/campanile-push/campanile/schemas"
+	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
+	"github.com/campanile-push/campanile/vault"
+)
+
+// owners is the generation of the last owner of each source of sends, by topic, in one partition.
+type owners map[string]int64
+
+// deliveryRows are columns of deliveries_log.
+type deliveryRows struct {
+	app, transport, lane, outcome, reason []string
+	kind                                  []int8
+	tier                                  []uint8
+	repeat, first                         []bool
+	attempt, part                         []uint16
+	off, sourceOff, generation, latencyUS []int64
+	at, requestedAt                       []time.Time
+	token                                 []uint64
+	send, broadcast, request              []uuid.UUID
+}
+
+// deviceRows are columns of devices_log.
+type deviceRows struct {
+	app, event, transport, environment, channel, keyID []string
+	platform, appVersion, locale, timeZone, reason     []string
+	part                                               []uint16
+	off                                                []int64
+	at, asOf                                           []time.Time
+	token, userHash                                    []uint64
+	send                                               []uuid.UUID
+}
+
+// Kinds of deliveries_log.
+const (
+	kindAttempted = 1
+	kindFinished  = 2
+)
+
+// foldDeliveries makes rows of the records at from and after, and returns them with the owners after the last. It is a
+// function of its arguments alone, so that a batch read again gives the same rows. The owners given are not changed.
+func foldDeliveries(in schemas.Batch, from int64, before owners) (*deliveryRows, owners, error) {
+	rows, now := &deliveryRows{}, maps.Clone(before)
+	if now == nil {
+		now = owners{}
+	}
+	var (
+		attempted pushv1.DeliveryAttempted
+		finished  pushv1.DeliveryFinished
+		owner     pushv1.OwnerChanged
+	)
+	for i := range in.Records {
+		r := &in.Records[i]
+		if r.Offset < from || r.Tombstone() {
+			continue
+		}
+		switch r.Type() {
+		case pushv1.EventType_EVENT_TYPE_OWNER_CHANGED:
+			if err := r.Into(&owner); err != nil {
+				return nil, nil, err
+			}
+			source := string(schemas.SendTopic{Transport: owner.Transport, Lane: owner.Lane, Tier: owner.Tier}.Topic())
+			now[source] = max(now[source], owner.Generation)
+		case pushv1.EventType_EVENT_TYPE_DELIVERY_ATTEMPTED:
+			if err := r.Into(&attempted); err != nil {
+				return nil, nil, err
+			}
+			rows.attempted(r, &attempted)
+		case pushv1.EventType_EVENT_TYPE_DELIVERY_FINISHED:
+			if err := r.Into(&finished); err != nil {
+				return nil, nil, err
+			}
+			rows.finished(r, &finished, now)
+		default:
+			e, err := r.Event()
+			if err != nil {
+				return nil, nil, err
+			}
+			return nil, nil, fmt.Errorf("%s[%d]@%d: type %d does not belong here: %w", r.Topic, r.Partition, r.Offset, e.EventType(), schemas.ErrMalformed)
+		}
+	}
+	return rows, now, nil
+}
+
+func (d *deliveryRows) attempted(r *schemas.Record, e *pushv1.DeliveryAttempted) {
+	d.common(r, e.App, e.Transport, e.Outcome, e.Reason, e.Source, e.Generation)
+	d.kind = append(d.kind, kindAttempted)
+	d.repeat = append(d.repeat, false)
+	d.first = append(d.first, e.First)
+	d.attempt = append(d.attempt, small(e.Attempt))
+	d.latencyUS = append(d.latencyUS, max(e.LatencyUs, 0))
+	d.at = append(d.at, moment(e.AttemptedAtUs))
+	d.requestedAt = append(d.requestedAt, moment(0))
+	d.send = append(d.send, id(e.SendId))
+	d.broadcast = append(d.broadcast, id(e.BroadcastId))
+	d.request = append(d.request, uuid.UUID{})
+}
+
+func (d *deliveryRows) finished(r *schemas.Record, e *pushv1.DeliveryFinished, now owners) {
+	d.common(r, e.App, e.Transport, e.Outcome, e.Reason, e.Source, e.Generation)
+	d.kind = append(d.kind, kindFinished)
+	d.repeat = append(d.repeat, isRepeat(e, now))
+	d.first = append(d.first, e.First)
+	d.attempt = append(d.attempt, small(e.Attempt))
+	d.latencyUS = append(d.latencyUS, max(e.LatencyUs, 0))
+	d.at = append(d.at, moment(e.FinishedAtUs))
+	d.requestedAt = append(d.requestedAt, moment(e.RequestedAtUs))
+	d.send = append(d.send, id(e.SendId))
+	d.broadcast = append(d.broadcast, id(e.BroadcastId))
+	d.request = append(d.request, id(e.RequestId))
+}
+
+// isRepeat: an owner that had lost its source when it finished the send; the new one has sent it too, or will. What the router
+// refuses has no owner.
+func isRepeat(e *pushv1.DeliveryFinished, now owners) bool {
+	if e.Source.GetLane() == schemas.ByRouter {
+		return false
+	}
+	source := schemas.SendTopic{Transport: e.Transport, Lane: e.Source.GetLane(), Tier: e.Source.GetTier()}
+	return e.Generation < now[string(source.Topic())]
+}
+
+func (d *deliveryRows) common(r *schemas.Record, app string, t schemas.Transport, o schemas.Outcome, reason string, source *pushv1.Source, generation int64) {
+	d.app = append(d.app, strings.Clone(app)) // the event's strings alias the record
+	d.transport = append(d.transport, t.Word())
+	d.outcome = append(d.outcome, o.Word())
+	d.reason = append(d.reason, word(reason))
+	d.lane = append(d.lane, source.GetLane().Word())
+	d.tier = append(d.tier, uint8(min(source.GetTier(), 255))) //nolint:gosec // bounded
+	d.sourceOff = append(d.sourceOff, source.GetOffset())
+	d.generation = append(d.generation, generation)
+	d.part = append(d.part, uint16(r.Partition)) //nolint:gosec // at most 1024 partitions (schemas.Layout)
+	d.off = append(d.off, r.Offset)
+	var token uint64
+	if len(r.Key) == 8 {
+		token = binary.BigEndian.Uint64(r.Key)
+	}
+	d.token = append(d.token, token)
+}
+
+// foldDevices makes rows of the records at from and after.
+func foldDevices(in schemas.Batch, from int64, hash vault.Hasher) (*deviceRows, error) {
+	rows := &deviceRows{}
+	for i := range in.Records {
+		r := &in.Records[i]
+		if r.Offset < from || r.Tombstone() {
+			continue
+		}
+		e, err := r.Event()
+		if err != nil {
+			return nil, err
+		}
+		switch e := e.(type) {
+		case *pushv1.TokenRegistered:
+			rows.add(r, hash, "registered", schemas.DeviceOf(e), e.RegisteredAtUs, deviceFields{
+				keyID: e.KeyId, platform: e.Platform, version: e.AppVersion, locale: e.Locale, zone: e.TimeZone, user: e.UserId,
+			})
+		case *pushv1.TokenUnregistered:
+			rows.add(r, hash, "unregistered", schemas.DeviceOf(e), e.UnregisteredAtUs, deviceFields{keyID: e.KeyId})
+		case *pushv1.TokenInvalidated:
+			rows.add(r, hash, "invalidated", schemas.DeviceOf(e), e.InvalidatedAtUs, deviceFields{reason: e.Reason, asOfUS: e.AsOfUs, send: e.SendId})
+		case *pushv1.ChannelSubscribed:
+			rows.add(r, hash, "subscribed", schemas.DeviceOf(e), e.SubscribedAtUs, deviceFields{keyID: e.KeyId, channel: e.Channel})
+		case *pushv1.ChannelUnsubscribed:
+			rows.add(r, hash, "unsubscribed", schemas.DeviceOf(e), e.UnsubscribedAtUs, deviceFields{keyID: e.KeyId, channel: e.Channel})
+		default:
+			return nil, fmt.Errorf("%s[%d]@%d: type %d does not belong here: %w", r.Topic, r.Partition, r.Offset, e.EventType(), schemas.ErrMalformed)
+		}
+	}
+	return rows, nil
+}
+
+// deviceFields are those that only some events of a device have.
+type deviceFields struct {
+	keyID, platform, version, locale, zone, user, reason, channel string
+	asOfUS                                                        int64
+	send                                                          []byte
+}
+
+func (d *deviceRows) add(r *schemas.Record, hash vault.Hasher, event string, device schemas.Device, atUS int64, f deviceFields) {
+	d.app = append(d.app, device.App)
+	d.event = append(d.event, event)
+	d.transport = append(d.transport, device.Transport.Word())
+	environment := "production"
+	if device.Environment == schemas.Sandbox {
+		environment = "sandbox"
+	}
+	d.environment = append(d.environment, environment)
+	d.channel = append(d.channel, f.channel)
+	d.keyID = append(d.keyID, word(f.keyID))
+	d.platform = append(d.platform, word(f.platform))
+	d.appVersion = append(d.appVersion, word(f.version))
+	d.locale = append(d.locale, word(f.locale))
+	d.timeZone = append(d.timeZone, word(f.zone))
+	d.reason = append(d.reason, word(f.reason))
+	d.part = append(d.part, uint16(r.Partition)) //nolint:gosec // at most 1024 partitions
+	d.off = append(d.off, r.Offset)
+	d.at = append(d.at, moment(atUS))
+	d.asOf = append(d.asOf, moment(f.asOfUS))
+	d.token = append(d.token, hash.Hash(device.AppendKey(nil)))
+	d.userHash = append(d.userHash, UserHash(hash, device.App, f.user))
+	d.send = append(d.send, id(f.send))
+}
+
+// UserHash is the hash under which a user id stands in device_events; zero for none.
+func UserHash(hash vault.Hasher, app, user string) uint64 {
+	if user == "" {
+		return 0
+	}
+	// No device's key begins with NUL, so that no user is mistaken for a device.
+	return hash.Hash([]byte("\x00user\x00" + app + "\x00" + user))
+}
+
+// latest is 1 January 2100: ClickHouse's TTL counts in 32 bits of seconds.
+const latest = 4_102_444_800_000_000
+
+// moment is a time of an event; a clock that is out of its mind is brought to the nearest time that the tables can hold.
+func moment(us int64) time.Time { return time.UnixMicro(min(max(us, 0), latest)).UTC() }
+
+// id reads the 16 bytes of an id.
+func id(b []byte) uuid.UUID { return uuid.UUID(schemas.IDFrom(b)) }
+
+// small is a count in 16 bits.
+func small(n uint32) uint16 { return uint16(min(n, 65535)) } //nolint:gosec // bounded
+
+// maxWord bounds what stands in a column of few values; the longest reasons of APNs have some 30 characters.
+const maxWord = 64
+
+// word is a copy of a text for a column of few values.
+func word(s string) string {
+	if len(s) > maxWord {
+		s = strings.ToValidUTF8(s[:maxWord], "")
+	}
+	return strings.Clone(s)
+}
