@@ -106,19 +106,26 @@ func (l *Log) readyLayout() (schemas.Layout, error) {
 
 // newClient opens a client of its own; name is its label in the metrics. The caller closes it.
 func (l *Log) newClient(name string, opts ...kgo.Opt) (*kgo.Client, error) {
-	common, err := l.cfg.options()
+	common, err := l.clientOptions(name)
 	if err != nil {
 		return nil, err
 	}
-	common = append(common,
-		kgo.WithLogger(clientLogger{l.log.With("client", name)}),
-		kgo.WithHooks(l.clientHooks(name)...),
-	)
 	client, err := kgo.NewClient(append(common, opts...)...)
 	if err != nil {
 		return nil, fmt.Errorf("open the client %s: %w", name, err)
 	}
 	return client, nil
+}
+
+func (l *Log) clientOptions(name string) ([]kgo.Opt, error) {
+	common, err := l.cfg.options()
+	if err != nil {
+		return nil, err
+	}
+	return append(common,
+		kgo.WithLogger(clientLogger{l.log.With("client", name)}),
+		kgo.WithHooks(l.clientHooks(name)...),
+	), nil
 }
 
 // clientHooks are the metrics of a client. Where a client of that name is open already, as while a partition's producer

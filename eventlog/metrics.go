@@ -3,9 +3,12 @@ package eventlog
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/campanile-push/campanile/schemas"
 )
 
 // metrics of the stages. They are moved by batch, never by record, and carry no token, app or broadcast.
@@ -62,6 +65,45 @@ func (m *metrics) unregister() {
 	for _, c := range m.collectors() {
 		m.reg.Unregister(c)
 	}
+}
+
+// meter is one stage's share of the metrics, looked up once.
+type meter struct {
+	l           *Log
+	stage       string
+	in, letters map[schemas.Topic]prometheus.Counter
+	out         prometheus.Counter
+	batches     prometheus.Counter
+	failures    prometheus.Counter
+	skipped     prometheus.Counter
+	inFlight    prometheus.Gauge
+}
+
+func (l *Log) stageMeter(stage string, topics []schemas.Topic) *meter {
+	m := &meter{
+		l: l, stage: stage,
+		in: map[schemas.Topic]prometheus.Counter{}, letters: map[schemas.Topic]prometheus.Counter{},
+		out:      l.metrics.recordsOut.WithLabelValues(stage),
+		batches:  l.metrics.batches.WithLabelValues(stage),
+		failures: l.metrics.failures.WithLabelValues(stage),
+		skipped:  l.metrics.skipped.WithLabelValues(stage),
+		inFlight: l.metrics.inFlight.WithLabelValues(stage),
+	}
+	for _, t := range topics {
+		m.in[t] = l.metrics.recordsIn.WithLabelValues(stage, string(t))
+		m.letters[t] = l.metrics.deadLetters.WithLabelValues(stage, string(t))
+	}
+	return m
+}
+
+// stall sets or ends the alarm of a partition.
+func (m *meter) stall(at place, on bool) {
+	labels := []string{m.stage, string(at.topic), strconv.Itoa(int(at.partition))}
+	if !on {
+		m.l.metrics.stalled.DeleteLabelValues(labels...)
+		return
+	}
+	m.l.metrics.stalled.WithLabelValues(labels...).Set(1)
 }
 
 const lagInterval = 10 * time.Second
