@@ -1,0 +1,82 @@
+package router
+
+import "github.com/campanile-push/campanile/schemas"
+
+// standing is what decides whether a broadcast ends, or is forgotten.
+type standing struct {
+	contents  []schemas.ID // records, in log order
+	live      bool
+	cancelled bool
+	run, rate bool
+	expanded  bool // every cursor is done
+	settled   bool // as many sends finished as were emitted, on each transport
+	ended     bool
+	endedAtUS int64
+	leftovers bool // cursors or counts, which their owners have not forgotten yet
+}
+
+func (b *broadcast) standing() standing {
+	st := standing{
+		live: b.live(), cancelled: b.cancel, run: b.run, rate: b.rate, ended: b.end, endedAtUS: b.endedAtUS,
+		leftovers: len(b.cursors) > 0 || len(b.parts) > 0,
+	}
+	for _, c := range b.contents {
+		st.contents = append(st.contents, c.record)
+	}
+	if st.live {
+		st.expanded = b.cursorsDone() >= b.cursorCount()
+		st.settled = true
+		for i := range slots {
+			st.settled = st.settled && b.sums[i].finished() >= b.emitted[i]
+		}
+	}
+	return st
+}
+
+// closing is what the closer says of one broadcast.
+type closing struct {
+	end    bool
+	forget []schemas.BroadcastKey
+	dueUS  int64 // when to look again if nothing changes; zero: never
+}
+
+// closeStep says what to do with a broadcast. Once nothing can move its cursors and its sends are finished, both counts are
+// final, so that an old view of them can only delay the end. Of an ended one, all else is forgotten first and the state
+// last, when no cursor and no count is left: a request that comes again under its id finds it ended, or nothing at all.
+func closeStep(id schemas.ID, st standing, nowUS, keepUS int64) closing {
+	switch {
+	case st.live:
+		return closing{end: st.expanded && st.settled, forget: contentKeys(id, st.contents[1:])}
+	case st.ended && nowUS < st.endedAtUS+keepUS:
+		c := closing{dueUS: st.endedAtUS + keepUS}
+		if len(st.contents) > 0 {
+			c.forget = contentKeys(id, st.contents[1:])
+		}
+		return c
+	}
+	// Its time is over; or its request is not there, and what is left of it means nothing.
+	var c closing
+	if n := len(st.contents); n > 0 {
+		c.forget = append(contentKeys(id, st.contents[1:]), contentKeys(id, st.contents[:1])...)
+	}
+	for _, control := range []struct {
+		kind  schemas.BroadcastKind
+		there bool
+	}{{schemas.BroadcastRun, st.run}, {schemas.BroadcastRate, st.rate}, {schemas.BroadcastCancel, st.cancelled}} {
+		if control.there {
+			c.forget = append(c.forget, schemas.BroadcastKey{Broadcast: id, Kind: control.kind})
+		}
+	}
+	if st.ended && len(c.forget) == 0 && !st.leftovers {
+		c.forget = []schemas.BroadcastKey{{Broadcast: id, Kind: schemas.BroadcastState}}
+	}
+	return c
+}
+
+func contentKeys(id schemas.ID, records []schemas.ID) []schemas.BroadcastKey {
+	keys := make([]schemas.BroadcastKey, 0, len(records))
+	for _, r := range records {
+		keys = append(keys, schemas.BroadcastKey{Broadcast: id, Kind: schemas.BroadcastContent, Record: r})
+	}
+	return keys
+}

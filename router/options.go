@@ -1,0 +1,34 @@
+package router
+
+import (
+	"cmp"
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// setDefault gives a setting its default where it was not set.
+func setDefault[T cmp.Ordered](setting *T, value T) {
+	var zero T
+	if *setting == zero {
+		*setting = value
+	}
+}
+
+// counterVec returns a counter that r collects; a nil r collects none. Two stages of a process may share a name.
+func counterVec(r prometheus.Registerer, name, help string, labels ...string) *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	if r == nil {
+		return c
+	}
+	if err := r.Register(c); err != nil {
+		var taken prometheus.AlreadyRegisteredError
+		if errors.As(err, &taken) {
+			if existing, ok := taken.ExistingCollector.(*prometheus.CounterVec); ok {
+				return existing
+			}
+		}
+		panic("router: metric " + name + ": " + err.Error()) // names are constants: a clash is a mistake in the code
+	}
+	return c
+}

@@ -1,0 +1,99 @@
+package router
+
+import "math"
+
+// candidate is a cursor of this partition that is not done, with everything that decides whether it may take a page. Times
+// are Unix microseconds.
+type candidate struct {
+	broadcast *owned
+	cursor    *ownedCursor
+	// closing: cancelled, or expired before it was expanded: the cursor is to be closed where it stands.
+	closing bool
+	paused  bool
+	// expires is when it becomes closing by itself; zero: never.
+	expires int64
+	// notBefore is when its next page may go: its broadcast's time to start, its rate, its freshness.
+	notBefore int64
+	// slice is the most that its broadcast's own rate lets a page hold; zero: no rate of its own.
+	slice int
+	lane  *laneView
+	// turns: when its app, its broadcast and itself had their last page, as running numbers; lower is longer ago.
+	turns [3]uint64
+}
+
+// laneView is what a Drive sees of an app's traffic on one transport.
+type laneView struct {
+	outstanding int64 // emitted without a first outcome
+	lead        int64
+	runnable    int // cursors, over all partitions, that share the lead
+	plan        uint64
+}
+
+// pageSize is what one page of this lane may hold. A cursor gets its share of the lead, and never more than a quarter of
+// it, so that the next page is there before the last one is through.
+func (l *laneView) pageSize(limits pageLimits) int {
+	share := l.lead / int64(max(l.runnable, 4))
+	return int(min(max(share, int64(limits.least)), int64(limits.most)))
+}
+
+type pageLimits struct{ least, most int }
+
+type stepKind int
+
+const (
+	stepWait  stepKind = iota // until wakeAt, or until the state changes
+	stepPage                  // read at most limit devices of candidates[index]
+	stepClose                 // close the cursors of candidates[index]'s broadcast
+)
+
+type step struct {
+	kind   stepKind
+	index  int
+	limit  int
+	wakeAt int64 // never: math.MaxInt64
+}
+
+const never = math.MaxInt64
+
+// nextStep says what to do now: of those that may go, the one whose app, then broadcast, then cursor has waited longest.
+// Paused, scheduled, rate-limited, not fresh and too far ahead are passed over: nothing sits in front of anything else.
+// Where nothing is outstanding, the lead holds nobody back, so that it can never stop for ever.
+func nextStep(candidates []candidate, nowUS int64, limits pageLimits) step {
+	next := step{wakeAt: never}
+	for i := range candidates {
+		c := &candidates[i]
+		if c.closing {
+			return step{kind: stepClose, index: i}
+		}
+		if c.expires > nowUS {
+			next.wakeAt = min(next.wakeAt, c.expires)
+		}
+		if c.paused {
+			continue
+		}
+		if c.notBefore > nowUS {
+			next.wakeAt = min(next.wakeAt, c.notBefore)
+			continue
+		}
+		limit := c.lane.pageSize(limits)
+		if c.slice > 0 {
+			limit = min(limit, c.slice)
+		}
+		if c.lane.outstanding > 0 && c.lane.outstanding+int64(limit) > c.lane.lead {
+			continue
+		}
+		if next.kind == stepWait || earlier(c.turns, candidates[next.index].turns) {
+			next.kind, next.index, next.limit = stepPage, i, limit
+		}
+	}
+	return next
+}
+
+func earlier(a, b [3]uint64) bool {
+	for i := range a {
+		if a[i] != b[i] {
+			return a[i] < b[i]
+		}
+	}
+	return false
+}
