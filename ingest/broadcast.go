@@ -1,0 +1,144 @@
+package ingest
+
+import (
+	"context"
+	"slices"
+
+	"github.com/campanile-push/campanile/schemas"
+	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
+)
+
+// broadcastV1 is POST /broadcast/.
+func (c *call) broadcastV1() *answer {
+	if refused := c.admit(needsKey, true); refused != nil {
+		return refused
+	}
+	if !c.grant.may(bitBroadcast) {
+		return mayNotBroadcast
+	}
+	if c.form.get("alert") == "" {
+		return noAlert
+	}
+	if refused := c.content.ofForm(&c.form); refused != nil {
+		return refused
+	}
+	if refused := c.broadcast(c.form.get("channel"), nil); refused != nil {
+		return refused
+	}
+	return okStatus
+}
+
+// broadcastV2 is POST /api/v2/broadcast.
+func (c *call) broadcastV2() *answer {
+	if refused := c.admit(needsKey, false); refused != nil {
+		return refused
+	}
+	if !c.grant.may(bitBroadcast) {
+		return mayNotBroadcast
+	}
+	doc, refused := c.json()
+	if refused != nil {
+		return refused
+	}
+	b := readPush(doc)
+	if !b.alertThere {
+		return noAlertV2
+	}
+	if refused := c.content.ofPush(&b, toAll); refused != nil {
+		return refused
+	}
+	if b.device != "" && schemas.CheckChannel(b.device) != nil {
+		return invalidDeviceType
+	}
+	if refused := c.broadcast(b.channel, platformFilter(b.device)); refused != nil {
+		return refused
+	}
+	return acceptedEmpty
+}
+
+// audience is the channels that a broadcast goes to. A site key reaches its own and nothing else, whatever is named; one that names
+// none means all that is its own.
+func (g *grant) audience(named string) ([]string, *answer) {
+	site := g.claim()
+	if site == nil {
+		if named == "" {
+			named = defaultChannel
+		}
+		if schemas.CheckChannel(named) != nil {
+			return nil, invalidChannel
+		}
+		return []string{named}, nil
+	}
+	own := []string{site.channel}
+	if g.owner {
+		own = append(own, siteChannel(site.wwwroot))
+		slices.Sort(own)
+	}
+	switch {
+	case named == "" || named == defaultChannel: // what v1's clients send who mean none
+		return own, nil
+	case slices.Contains(own, named):
+		return []string{named}, nil
+	}
+	return nil, mayNotBroadcast
+}
+
+// broadcast appends a request for a push to every device of some channels.
+//
+// The watermark is read after the request came, so it covers every registration that was answered before it was sent, by
+// this process or any other.
+func (c *call) broadcast(channel string, platforms []string) *answer {
+	channels, refused := c.grant.audience(channel)
+	if refused != nil {
+		return refused
+	}
+	if refused := c.full(); refused != nil {
+		return refused
+	}
+	s, ctx := c.server, c.gin.Request.Context()
+	ends, err := s.log.Ends(ctx, schemas.Devices)
+	if err != nil {
+		return c.failed(err)
+	}
+	estimate, ranges := s.estimate(ctx, c.grant.app, channels)
+	id, record := schemas.NewID(), schemas.NewID()
+	e := &pushv1.BroadcastRequested{
+		BroadcastId: id[:], RecordId: record[:], App: c.grant.app, KeyId: c.grant.keyID(),
+		Channels: channels, Platforms: platforms, Content: &c.content.c, RequestedAtUs: c.now.UnixMicro(),
+		Watermark: &pushv1.Watermark{Ends: ends}, Ranges: ranges, AudienceEstimate: estimate,
+	}
+	if err := s.log.Append(ctx, func(out *schemas.Out) { out.BroadcastRequested(e) }); err != nil {
+		return c.failed(err)
+	}
+	c.id = id.String()
+	return nil
+}
+
+// Audiences from which on a broadcast walks more cursors at once. One cursor reads and commits some 100,000 devices a second, so
+// that a small audience gains nothing from more than one, and each costs a commit.
+const (
+	mediumAudience = 50_000
+	largeAudience  = 1_000_000
+)
+
+// estimate asks the store for the size of an audience. Without an answer the audience is taken for a medium one.
+func (s *Server) estimate(ctx context.Context, app string, channels []string) (size int64, ranges uint32) {
+	ctx, cancel := context.WithTimeout(ctx, s.options.ProofPatience)
+	defer cancel()
+	size, err := s.store.Estimate(ctx, app, channels)
+	if err != nil {
+		s.slog.Warn("audience not estimated", "app", app, "error", err)
+		return 0, 16
+	}
+	return size, rangesFor(size)
+}
+
+func rangesFor(audience int64) uint32 {
+	switch {
+	case audience < mediumAudience:
+		return 1
+	case audience < largeAudience:
+		return 16
+	}
+	return 64
+}

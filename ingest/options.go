@@ -1,0 +1,91 @@
+package ingest
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/campanile-push/campanile/schemas"
+)
+
+// Log is the part of the event log that ingest writes to.
+type Log interface {
+	// Append returns nil once the log has everything that say said; after an error some of it may be there. say runs before
+	// Append returns.
+	Append(ctx context.Context, say func(out *schemas.Out)) error
+	// Ends are the ends of a topic's partitions, read now.
+	Ends(ctx context.Context, topic schemas.Topic) ([]int64, error)
+	Layout() schemas.Layout
+}
+
+// Store is the part of the device store that ingest asks.
+type Store interface {
+	Lookup(ctx context.Context, devices []schemas.Device, need schemas.Watermark) ([]schemas.DeviceState, error)
+	FindToken(ctx context.Context, app, token string, need schemas.Watermark) ([]schemas.Device, error)
+	Estimate(ctx context.Context, app string, channels []string) (int64, error)
+}
+
+// Options of a Server. The zero value works, but for CatchUpApps.
+type Options struct {
+	// Now is the clock of events; nil is time.Now.
+	Now func() time.Time
+	// MaxBody is the largest body taken, in bytes; zero is 1 MiB. Moodle before 4.2 sends pushes of 10 kB and more.
+	MaxBody int64
+	// TrustedProxies are addresses and CIDRs whose X-Forwarded-For and X-Real-IP are believed; empty: nobody's.
+	TrustedProxies []string
+	// ProofPatience bounds the wait for the store before a push is answered; zero is 300 ms. Moodle hangs up after 2 s.
+	ProofPatience time.Duration
+	// RegisterPatience bounds the wait for the store where a registration or a deletion needs its answer; zero is 2 s.
+	RegisterPatience time.Duration
+	// CreatePatience is how long the store may stay behind before a missing registration is given up; zero is 5 s.
+	CreatePatience time.Duration
+	// Full says why the log takes nothing now; nil, or an answer of nil: it takes.
+	Full func() error
+	// CatchUpApps returns when every record of apps that was there at the call has been applied with ApplyApps. Without it, a
+	// key that is not in memory is refused at once.
+	CatchUpApps func(ctx context.Context) error
+	// IndexURL is where the page of `/` points people to; empty: nowhere.
+	IndexURL string
+	// KeysPerAddress and KeysPerURL limit /accesskeys/: so many at once, and one more each KeyInterval. Zero is 30, 5, one minute.
+	KeysPerAddress, KeysPerURL int
+	KeyInterval                time.Duration
+	// MaxPendingKeys caps the keys of an app that wait for approval, each for PendingFor; zero is 1000 and 30 days.
+	MaxPendingKeys int
+	PendingFor     time.Duration
+	// SiteCheckURL is asked about a site where an app's policy is the remote check: an https URL, to which siteid and url are
+	// added as query parameters. Its answer is an integer as text; 0 is an unknown site.
+	SiteCheckURL string
+	// SiteCheckTransport reaches it; nil is http.DefaultTransport.
+	SiteCheckTransport http.RoundTripper
+}
+
+func (o Options) withDefaults() Options {
+	orDuration := func(d *time.Duration, def time.Duration) {
+		if *d <= 0 {
+			*d = def
+		}
+	}
+	orInt := func(n *int, def int) {
+		if *n <= 0 {
+			*n = def
+		}
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.MaxBody <= 0 {
+		o.MaxBody = 1 << 20
+	}
+	orDuration(&o.ProofPatience, 300*time.Millisecond)
+	orDuration(&o.RegisterPatience, 2*time.Second)
+	orDuration(&o.CreatePatience, 5*time.Second)
+	orDuration(&o.KeyInterval, time.Minute)
+	orDuration(&o.PendingFor, 30*24*time.Hour)
+	orInt(&o.KeysPerAddress, 30)
+	orInt(&o.KeysPerURL, 5)
+	orInt(&o.MaxPendingKeys, 1000)
+	if o.SiteCheckTransport == nil {
+		o.SiteCheckTransport = http.DefaultTransport
+	}
+	return o
+}
