@@ -27,7 +27,9 @@ type ChildOptions struct {
 	// StartTimeout is how long a start may take until the engine answers. 0: one minute. A start takes half a second; the
 	// first from a cold disk, or after a kill in the middle of a merge, some seconds.
 	StartTimeout time.Duration
-	Logger       *slog.Logger
+	// MaxBackoff bounds the wait before the engine is started again. 0: ten seconds.
+	MaxBackoff time.Duration
+	Logger     *slog.Logger
 }
 
 // Child is the engine in a process of its own. It is started again when it dies, at the same address and under the same
@@ -46,9 +48,9 @@ type Child struct {
 	running chan struct{} // closed while the engine answers; replaced when it dies
 }
 
-// backoff is the wait before the n-th start in a row that failed: 0.1, 0.2, 0.4, … at most 10 seconds.
-func backoff(failures int) time.Duration {
-	return min(100*time.Millisecond<<min(failures, 10), 10*time.Second)
+// backoff is the wait before the next start after so many deaths in a row: 0.1, 0.2, 0.4, … seconds, at most longest.
+func backoff(failures int, longest time.Duration) time.Duration {
+	return min(100*time.Millisecond<<min(failures, 10), longest)
 }
 
 // healthy is how long an engine must have answered for its death to count as the first in a row.
@@ -75,6 +77,9 @@ func Start(ctx context.Context, o ChildOptions) (*Child, error) {
 	}
 	if o.StartTimeout == 0 {
 		o.StartTimeout = time.Minute
+	}
+	if o.MaxBackoff == 0 {
+		o.MaxBackoff = 10 * time.Second
 	}
 	c := &Child{o: o, order: order{Listen: "127.0.0.1:0", Key: newKey()}, done: make(chan struct{}), running: make(chan struct{})}
 	p, err := c.start(ctx)
@@ -161,7 +166,7 @@ func (c *Child) watch(ctx context.Context, p *process) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(backoff(failures)):
+			case <-time.After(backoff(failures, c.o.MaxBackoff)):
 			}
 			failures++
 			next, err := c.start(ctx)

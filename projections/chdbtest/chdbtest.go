@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/campanile-push/campanile/projections/chdb"
 )
@@ -50,7 +51,7 @@ func Start(t testing.TB, dir string) *chdb.Child {
 // Options are those of a child that is this test binary.
 func Options(t testing.TB, dir string) chdb.ChildOptions {
 	t.Helper()
-	return chdb.ChildOptions{Env: []string{dirEnv + "=" + dir, chdb.LibraryEnv + "=" + Library(t)}}
+	return chdb.ChildOptions{MaxBackoff: 200 * time.Millisecond, Env: []string{dirEnv + "=" + dir, chdb.LibraryEnv + "=" + Library(t)}}
 }
 
 //nolint:gochecknoglobals // the script is asked once for all tests of a binary

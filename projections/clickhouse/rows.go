@@ -75,7 +75,7 @@ func foldDeliveries(in schemas.Batch, from int64, before owners) (*deliveryRows,
 			if err := r.Into(&attempted); err != nil {
 				return nil, nil, err
 			}
-			rows.attempted(r, &attempted)
+			rows.attempted(r, &attempted, now)
 		case pushv1.EventType_EVENT_TYPE_DELIVERY_FINISHED:
 			if err := r.Into(&finished); err != nil {
 				return nil, nil, err
@@ -92,10 +92,10 @@ func foldDeliveries(in schemas.Batch, from int64, before owners) (*deliveryRows,
 	return rows, now, nil
 }
 
-func (d *deliveryRows) attempted(r *schemas.Record, e *pushv1.DeliveryAttempted) {
+func (d *deliveryRows) attempted(r *schemas.Record, e *pushv1.DeliveryAttempted, now owners) {
 	d.common(r, e.App, e.Transport, e.Outcome, e.Reason, e.Source, e.Generation)
 	d.kind = append(d.kind, kindAttempted)
-	d.repeat = append(d.repeat, false)
+	d.repeat = append(d.repeat, late(e.Transport, e.Source, e.Generation, now))
 	d.first = append(d.first, e.First)
 	d.attempt = append(d.attempt, small(e.Attempt))
 	d.latencyUS = append(d.latencyUS, max(e.LatencyUs, 0))
@@ -107,9 +107,13 @@ func (d *deliveryRows) attempted(r *schemas.Record, e *pushv1.DeliveryAttempted)
 }
 
 func (d *deliveryRows) finished(r *schemas.Record, e *pushv1.DeliveryFinished, now owners) {
-	d.common(r, e.App, e.Transport, e.Outcome, e.Reason, e.Source, e.Generation)
+	outcome := e.Outcome
+	if !outcome.Final() { // of a newer sender, which knows more outcomes; tally counts it so too
+		outcome = pushv1.Outcome_OUTCOME_REJECTED
+	}
+	d.common(r, e.App, e.Transport, outcome, e.Reason, e.Source, e.Generation)
 	d.kind = append(d.kind, kindFinished)
-	d.repeat = append(d.repeat, isRepeat(e, now))
+	d.repeat = append(d.repeat, late(e.Transport, e.Source, e.Generation, now))
 	d.first = append(d.first, e.First)
 	d.attempt = append(d.attempt, small(e.Attempt))
 	d.latencyUS = append(d.latencyUS, max(e.LatencyUs, 0))
@@ -120,14 +124,13 @@ func (d *deliveryRows) finished(r *schemas.Record, e *pushv1.DeliveryFinished, n
 	d.request = append(d.request, id(e.RequestId))
 }
 
-// isRepeat: an owner that had lost its source when it finished the send; the new one has sent it too, or will. What the router
-// refuses has no owner.
-func isRepeat(e *pushv1.DeliveryFinished, now owners) bool {
-	if e.Source.GetLane() == schemas.ByRouter {
+// late reports whether a newer owner had taken the source over when the record was written: it has sent the push too, or will.
+// What the router itself finished has no owner.
+func late(t schemas.Transport, source *pushv1.Source, generation int64, now owners) bool {
+	if source.GetLane() == schemas.ByRouter {
 		return false
 	}
-	source := schemas.SendTopic{Transport: e.Transport, Lane: e.Source.GetLane(), Tier: e.Source.GetTier()}
-	return e.Generation < now[string(source.Topic())]
+	return generation < now[string(schemas.SendTopic{Transport: t, Lane: source.GetLane(), Tier: source.GetTier()}.Topic())]
 }
 
 func (d *deliveryRows) common(r *schemas.Record, app string, t schemas.Transport, o schemas.Outcome, reason string, source *pushv1.Source, generation int64) {
