@@ -1,0 +1,263 @@
+// Package fcm pushes through Google's FCM HTTP v1 with go-fcm, over connections of closet h2.
+package fcm
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"firebase.google.com/go/v4/messaging"
+	gofcm "github.com/appleboy/go-fcm"
+
+	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
+	"github.com/campanile-push/campanile/senders"
+	"github.com/campanile-push/campanile/senders/h2"
+)
+
+const (
+	accepted      = pushv1.Outcome_OUTCOME_ACCEPTED
+	misconfigured = pushv1.Outcome_OUTCOME_MISCONFIGURED
+	unavailable   = pushv1.Outcome_OUTCOME_UNAVAILABLE
+)
+
+// Options say how to reach FCM; the zero value reaches Google. Where access tokens come from stands in the service account
+// (token_uri).
+type Options struct {
+	// Endpoint is the base URL, with or without /v1: Google's.
+	Endpoint string
+	// RootCAs verify both servers: the system's.
+	RootCAs *x509.CertPool
+	// Limit is the number of pushes in flight: 900.
+	Limit int
+	// MaxConns bounds the connections: 10, since FCM grants about 100 streams to each.
+	MaxConns int
+	// Timeout is for one push: 15 s (Google advises 10 at least). After that its fate is unknown, and it is tried again.
+	Timeout time.Duration
+}
+
+// The SDK starts 50 goroutines for every Send, whatever the number of messages, and each works through its share: so messages are
+// sent by the fifty where as many wait, and at most sends batches start while the ones before are younger than straggler.
+const (
+	batchSize = 50
+	sends     = 20
+	straggler = 250 * time.Millisecond
+)
+
+const defaultEndpoint = "https://fcm.googleapis.com/v1"
+
+// Provider is senders.Provider on FCM.
+type Provider struct {
+	client    *gofcm.Client
+	transport *h2.Transport
+	idle      func() // closes the idle connections to the token endpoint
+	tokens    *tokens
+	limit     int
+	timeout   time.Duration
+
+	jobs  chan job
+	slots chan struct{}
+	life  context.Context //nolint:containedctx // ends with Close: goroutines outlive the call that started them
+	end   context.CancelFunc
+	bg    sync.WaitGroup
+
+	mu      sync.Mutex
+	closed  bool
+	pending int
+	drained chan struct{} // closed when closed and nothing is pending
+}
+
+type job struct {
+	ctx  context.Context //nolint:containedctx // a push's own, on its way to the wire
+	r    *senders.Request
+	done senders.Done
+}
+
+// Open makes a provider, and fetches a token and makes a connection in the background. The error wraps senders.ErrCredentials, or
+// says which option is wrong.
+func Open(_ context.Context, a senders.Account, o Options) (*Provider, error) {
+	config, project, err := parse(a.FCM)
+	if err != nil {
+		return nil, err
+	}
+	endpoint := strings.TrimSuffix(o.Endpoint, "/")
+	if endpoint == "" {
+		endpoint = defaultEndpoint
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("fcm: %q is no base URL: want https://host[:port]", o.Endpoint)
+	}
+	if !strings.HasSuffix(endpoint, "/v1") {
+		endpoint += "/v1" // go-fcm appends /projects/… to what it is given
+	}
+	p := &Provider{limit: o.Limit, timeout: o.Timeout, drained: make(chan struct{})}
+	if p.limit <= 0 {
+		p.limit = 900
+	}
+	if p.timeout <= 0 {
+		p.timeout = 15 * time.Second
+	}
+	if o.MaxConns <= 0 {
+		o.MaxConns = 10
+	}
+	trust := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs}
+	p.transport = h2.NewTransport(h2.Options{TLS: trust, MaxConns: o.MaxConns})
+	oauth := &http.Transport{TLSClientConfig: trust.Clone(), ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment}
+	p.idle = oauth.CloseIdleConnections
+	p.tokens = &tokens{config: config, client: &http.Client{Transport: oauth, Timeout: fetchTimeout}}
+	p.life, p.end = context.WithCancel(context.Background())
+	p.client, err = gofcm.NewClient(p.life,
+		gofcm.WithProjectID(project), gofcm.WithTokenSource(p.tokens), gofcm.WithEndpoint(endpoint),
+		gofcm.WithHTTPClient(&http.Client{Transport: wire{p, p.transport}}))
+	if err != nil {
+		p.end()
+		return nil, bad("%w", err)
+	}
+	p.jobs, p.slots = make(chan job, p.limit), make(chan struct{}, sends)
+	p.bg.Go(func() {
+		_ = p.tokens.ready(p.life) // a failure of either shows at the first push
+		_ = p.transport.Warm(p.life, addr(u))
+	})
+	p.bg.Go(p.run)
+	return p, nil
+}
+
+func addr(u *url.URL) string {
+	if u.Port() != "" {
+		return u.Host
+	}
+	return u.Host + ":443"
+}
+
+// Limit implements senders.Provider.
+func (p *Provider) Limit() int { return p.limit }
+
+// Push implements senders.Provider.
+func (p *Provider) Push(ctx context.Context, r *senders.Request, done senders.Done) {
+	if ctx.Err() != nil || !p.enter() {
+		done(r, senders.Result{NoAttempt: true})
+		return
+	}
+	j := job{ctx, r, done}
+	select {
+	case p.jobs <- j:
+	case <-ctx.Done():
+		p.answer(j, senders.Result{NoAttempt: true})
+	}
+}
+
+func (p *Provider) enter() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.pending++
+	return true
+}
+
+// answer ends a push.
+func (p *Provider) answer(j job, answer senders.Result) {
+	j.done(j.r, answer)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pending--
+	if p.closed && p.pending == 0 {
+		close(p.drained)
+	}
+}
+
+// Close implements senders.Provider.
+func (p *Provider) Close() error {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		p.bg.Wait()
+		return nil
+	}
+	p.closed = true
+	if p.pending == 0 {
+		close(p.drained)
+	}
+	p.mu.Unlock()
+	<-p.drained
+	p.end()
+	p.bg.Wait()
+	p.tokens.wg.Wait()
+	p.transport.Close()
+	p.idle()
+	return nil
+}
+
+// run gathers what waits into batches. While every slot is taken more gathers: batches grow with the load.
+func (p *Provider) run() {
+	for {
+		var b batch
+		select {
+		case j := <-p.jobs:
+			b.jobs = append(make([]job, 0, batchSize), j)
+		case <-p.life.Done():
+			return
+		}
+		p.slots <- struct{}{} // a send gives it back in time, whatever becomes of it
+		for len(b.jobs) < batchSize {
+			select {
+			case j := <-p.jobs:
+				b.jobs = append(b.jobs, j)
+				continue
+			default:
+			}
+			break
+		}
+		p.bg.Go(func() { p.send(&b) })
+	}
+}
+
+// send sends one batch through the SDK. It holds its slot until the batch is done or drags.
+func (p *Provider) send(b *batch) {
+	var once sync.Once
+	free := func() { once.Do(func() { <-p.slots }) }
+	drags := time.AfterFunc(straggler, free)
+	defer func() {
+		drags.Stop()
+		free()
+	}()
+	ready, cancel := context.WithTimeout(p.life, p.timeout)
+	err := p.tokens.ready(ready)
+	cancel()
+	if err != nil {
+		for _, j := range b.jobs {
+			p.answer(j, unready(j, err))
+		}
+		return
+	}
+	b.answered = make([]bool, len(b.jobs))
+	messages := make([]*messaging.Message, len(b.jobs))
+	for i := range messages {
+		messages[i] = &messaging.Message{Token: strconv.Itoa(i)}
+	}
+	// The SDK's own deadline is only a bound behind the pushes' own: it adds one dial and one answer to theirs.
+	ctx, cancel := context.WithTimeout(context.WithValue(p.life, batchKey{}, b), 2*p.timeout)
+	defer cancel()
+	_, err = p.client.Send(ctx, messages...)
+	for i, j := range b.jobs {
+		if !b.answered[i] { // the SDK gave up before the wire: its token is gone, or the message is refused by itself
+			p.answer(j, unready(j, err))
+		}
+	}
+}
+
+// unready judges a push that could not leave.
+func unready(j job, err error) senders.Result {
+	if j.ctx.Err() != nil {
+		return senders.Result{NoAttempt: true}
+	}
+	return judge(err)
+}
