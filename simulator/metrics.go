@@ -1,0 +1,70 @@
+package simulator
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// collector turns Stats into metrics when they are asked for: nothing is counted twice on the hot path.
+type collector struct {
+	s *Simulator
+
+	answers, connections, open, inFlight, accepted, unique, repeats, memory, cpu *prometheus.Desc
+}
+
+// Collector is for a Prometheus registry; the admin API has one of its own.
+func (s *Simulator) Collector() prometheus.Collector {
+	name := func(n string) string { return prometheus.BuildFQName("campanile", "simulator", n) }
+	by := []string{"provider", "environment"}
+	return &collector{
+		s:           s,
+		answers:     prometheus.NewDesc(name("answers_total"), "Answers to pushes; status 0 is none.", append(by, "status", "reason"), nil),
+		connections: prometheus.NewDesc(name("connections_opened_total"), "Connections accepted.", nil, nil),
+		open:        prometheus.NewDesc(name("connections_open"), "Connections open.", nil, nil),
+		inFlight:    prometheus.NewDesc(name("pushes_in_flight"), "Pushes not yet answered.", nil, nil),
+		accepted:    prometheus.NewDesc(name("ledger_accepted"), "Pushes in the ledger.", by, nil),
+		unique:      prometheus.NewDesc(name("ledger_unique"), "Distinct pushes in the ledger.", by, nil),
+		repeats:     prometheus.NewDesc(name("ledger_repeats"), "Pushes in the ledger that had been there.", by, nil),
+		memory:      prometheus.NewDesc(name("ledger_memory_bytes"), "Memory of the ledger's counts.", nil, nil),
+		cpu:         prometheus.NewDesc(name("process_cpu_us_per_request"), "CPU of the whole process for each push, microseconds.", nil, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.answers, c.connections, c.open, c.inFlight, c.accepted, c.unique, c.repeats, c.memory, c.cpu} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector. Apps are summed up: their number is the user's.
+func (c *collector) Collect(to chan<- prometheus.Metric) {
+	st := c.s.Stats()
+	put := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+	}
+	for _, a := range st.Answers {
+		put(c.answers, prometheus.CounterValue, float64(a.Count), string(a.Provider), a.Environment, strconv.Itoa(a.Status), a.Reason)
+	}
+	put(c.connections, prometheus.CounterValue, float64(st.Opened))
+	put(c.open, prometheus.GaugeValue, float64(st.Open))
+	put(c.inFlight, prometheus.GaugeValue, float64(st.InFlight))
+	put(c.memory, prometheus.GaugeValue, float64(st.Ledger.Memory))
+	put(c.cpu, prometheus.GaugeValue, st.CPUPerRequest)
+	sums := map[service]*AppSummary{serviceAPNS: {}, serviceSandbox: {}, serviceFCM: {}}
+	for i := range st.Ledger.Apps {
+		a := &st.Ledger.Apps[i]
+		for at, sum := range sums {
+			if at.provider() == a.Provider && at.environment() == a.Environment {
+				sum.add(a)
+			}
+		}
+	}
+	for at, sum := range sums {
+		p, e := string(at.provider()), at.environment()
+		put(c.accepted, prometheus.GaugeValue, float64(sum.Accepted), p, e)
+		put(c.unique, prometheus.GaugeValue, float64(sum.Unique), p, e)
+		put(c.repeats, prometheus.GaugeValue, float64(sum.Repeats), p, e)
+	}
+}

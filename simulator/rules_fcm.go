@@ -1,0 +1,443 @@
+package simulator
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// fcmPush is what a valid request means.
+type fcmPush struct {
+	target       string // the token; "/topics/<name>" or the condition where the message went to those
+	toToken      bool
+	validateOnly bool
+	id           string // the notification's id as text; "" where the message names none
+	priority     string
+	ttl          time.Duration // -1: not given
+}
+
+// fcmProblem is a refusal before any device is looked at.
+type fcmProblem struct {
+	reason, message, field string
+}
+
+// Limits of FCM: "About FCM messages" and the reference of AndroidConfig.
+const (
+	maxFCMPayload  = 4096 // bytes of notification and data
+	maxTopicBytes  = 2048 // the same, to a topic or condition
+	maxTTL         = 28 * 24 * time.Hour
+	maxFCMToken    = 4096 // bytes; real ones have about 160
+	maxFCMBody     = 64 << 10
+	maxJSONNesting = 64
+)
+
+var (
+	durationForm = regexp.MustCompile(`^([0-9]{1,12})(\.[0-9]{1,9})?s$`)
+	topicForm    = regexp.MustCompile(`^(/topics/)?[a-zA-Z0-9\-_.~%]+$`)
+	labelForm    = regexp.MustCompile(`^[a-zA-Z0-9\-_.~%]{0,50}$`)
+)
+
+// checkFCM reads the body of a send. A nil problem means that the push is valid. headerID is the header's id, "" without one.
+func checkFCM(body []byte, headerID string) (p fcmPush, problem *fcmProblem) {
+	request, problem := parseFCM(body)
+	if problem != nil {
+		return p, problem
+	}
+	if problem = checkFields("", request, requestSchema); problem != nil {
+		return p, problem
+	}
+	p.validateOnly, _ = get(request, "validate_only").(bool)
+	m, ok := get(request, "message").(map[string]any)
+	if !ok {
+		return p, invalid("Invalid value at 'message' (Message), message is not set.", "message")
+	}
+	if problem = p.checkTarget(m); problem != nil {
+		return p, problem
+	}
+	if problem = p.checkOptions(m); problem != nil {
+		return p, problem
+	}
+	if problem = checkSize(m, p.toToken); problem != nil {
+		return p, problem
+	}
+	data, _ := get(m, "data").(map[string]any)
+	options, _ := get(m, "fcm_options").(map[string]any)
+	p.id = firstText(headerID, textOf(data["campanile_id"]), textOf(get(options, "analytics_label")))
+	return p, nil
+}
+
+func invalid(message, field string) *fcmProblem {
+	return &fcmProblem{fcmInvalidArgument, message, field}
+}
+
+func parseFCM(body []byte) (map[string]any, *fcmProblem) {
+	if len(body) > maxFCMBody {
+		return nil, &fcmProblem{fcmInvalidArgument, "Request payload size exceeds the limit: " + strconv.Itoa(maxFCMBody) + " bytes.", ""}
+	}
+	if nesting(body) > maxJSONNesting {
+		return nil, invalid("Invalid JSON payload received. Nesting is too deep.", "")
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	var request map[string]any
+	if err := d.Decode(&request); err != nil || request == nil {
+		return nil, invalid("Invalid JSON payload received. Unexpected token.", "")
+	}
+	if _, err := d.Token(); err != io.EOF { //nolint:errorlint // Decoder.Token returns io.EOF itself
+		return nil, invalid("Invalid JSON payload received. Unexpected token.", "")
+	}
+	return request, nil
+}
+
+// nesting is the depth of a JSON text, counted over braces outside strings.
+func nesting(body []byte) (deepest int) {
+	depth, inString := 0, false
+	for i := 0; i < len(body); i++ {
+		switch c := body[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			depth++
+			deepest = max(deepest, depth)
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return deepest
+}
+
+// get reads a field under its proto name or its lowerCamelCase name.
+func get(m map[string]any, name string) any {
+	if v, ok := m[name]; ok {
+		return v
+	}
+	return m[camel(name)]
+}
+
+func camel(name string) string {
+	if !strings.Contains(name, "_") {
+		return name
+	}
+	parts := strings.Split(name, "_")
+	for i, p := range parts[1:] {
+		if p != "" {
+			parts[i+1] = strings.ToUpper(p[:1]) + p[1:]
+		}
+	}
+	return strings.Join(parts, "")
+}
+
+// checkFields walks an object in the order of its names, so that the same body is always refused for the same reason.
+func checkFields(path string, object map[string]any, fields map[string]fieldSpec) *fcmProblem {
+	names := sortedKeys(object)
+	for _, name := range names {
+		spec, ok := fields[name]
+		if !ok {
+			spec, ok = fields[snake(name)]
+			ok = ok && camel(snake(name)) == name
+		}
+		at := name
+		if path != "" {
+			at = path + "." + name
+		}
+		if !ok {
+			where := ""
+			if path != "" {
+				where = " at '" + path + "'"
+			}
+			return invalid(fmt.Sprintf("Invalid JSON payload received. Unknown name %q%s: Cannot find field.", name, where), path)
+		}
+		if object[name] == nil {
+			continue // JSON null means the default (proto3's JSON mapping)
+		}
+		if problem := checkValue(at, object[name], spec); problem != nil {
+			return problem
+		}
+	}
+	return nil
+}
+
+func snake(name string) string {
+	var b []byte
+	for i := range len(name) {
+		if c := name[i]; c >= 'A' && c <= 'Z' {
+			b = append(b, '_', c+'a'-'A')
+		} else {
+			b = append(b, c)
+		}
+	}
+	return string(b)
+}
+
+func checkValue(at string, value any, spec fieldSpec) *fcmProblem {
+	switch spec.kind {
+	case kindString:
+		if _, ok := value.(string); !ok {
+			return wrong(at, "TYPE_STRING", value)
+		}
+	case kindBool:
+		if _, ok := value.(bool); !ok {
+			return wrong(at, "TYPE_BOOL", value)
+		}
+	case kindInteger:
+		if !isInteger(value) {
+			return wrong(at, "TYPE_INT32", value)
+		}
+	case kindNumber:
+		if _, ok := value.(json.Number); !ok {
+			return wrong(at, "TYPE_FLOAT", value)
+		}
+	case kindDuration:
+		if _, ok := parseProtoDuration(value); !ok {
+			return wrong(at, "type.googleapis.com/google.protobuf.Duration", value)
+		}
+	case kindEnum:
+		if s, ok := value.(string); !ok || !slices.ContainsFunc(spec.values, func(v string) bool { return strings.EqualFold(v, s) }) {
+			return wrong(at, "TYPE_ENUM", value)
+		}
+	case kindStrings, kindIntegers, kindDurations:
+		return checkList(at, value, spec.kind)
+	case kindStringMap:
+		return checkStringMap(at, value)
+	case kindStruct:
+		if _, ok := value.(map[string]any); !ok {
+			return wrong(at, "type.googleapis.com/google.protobuf.Struct", value)
+		}
+	case kindMessage:
+		object, ok := value.(map[string]any)
+		if !ok {
+			return wrong(at, "TYPE_MESSAGE", value)
+		}
+		return checkFields(at, object, spec.fields)
+	}
+	return nil
+}
+
+func checkList(at string, value any, k kind) *fcmProblem {
+	list, ok := value.([]any)
+	if !ok {
+		return wrong(at, "TYPE_LIST", value)
+	}
+	element := map[kind]kind{kindStrings: kindString, kindIntegers: kindInteger, kindDurations: kindDuration}[k]
+	for i, v := range list {
+		if problem := checkValue(at+"["+strconv.Itoa(i)+"]", v, fieldSpec{kind: element}); problem != nil {
+			return problem
+		}
+	}
+	return nil
+}
+
+func checkStringMap(at string, value any) *fcmProblem {
+	object, ok := value.(map[string]any)
+	if !ok {
+		return wrong(at, "TYPE_MESSAGE", value)
+	}
+	for i, key := range sortedKeys(object) {
+		if _, ok := object[key].(string); !ok {
+			return wrong(at+"["+strconv.Itoa(i)+"].value", "TYPE_STRING", object[key])
+		}
+	}
+	return nil
+}
+
+// wrong refuses a value of another type. The value itself is not repeated, as Google does: it may be personal.
+func wrong(at, want string, _ any) *fcmProblem {
+	return invalid("Invalid value at '"+at+"' ("+want+")", at)
+}
+
+func isInteger(value any) bool {
+	switch v := value.(type) {
+	case json.Number:
+		_, err := v.Int64()
+		return err == nil
+	case string:
+		_, err := strconv.ParseInt(v, 10, 64)
+		return err == nil
+	}
+	return false
+}
+
+func parseProtoDuration(value any) (time.Duration, bool) {
+	s, ok := value.(string)
+	if !ok {
+		return 0, false
+	}
+	m := durationForm.FindStringSubmatch(s)
+	if m == nil {
+		return 0, false
+	}
+	seconds, err := strconv.ParseInt(m[1], 10, 64)
+	if err != nil || seconds > int64(100*365*24*time.Hour/time.Second) {
+		return 0, false
+	}
+	return time.Duration(seconds) * time.Second, true
+}
+
+func (p *fcmPush) checkTarget(m map[string]any) *fcmProblem {
+	token, topic, condition := textOf(m["token"]), textOf(m["topic"]), textOf(m["condition"])
+	targets := 0
+	for _, t := range []string{token, topic, condition} {
+		if t != "" {
+			targets++
+		}
+	}
+	switch {
+	case targets == 0:
+		return invalid("Recipient of the message is not set.", "message")
+	case targets > 1:
+		return invalid("Invalid value at 'message' (oneof), oneof field 'target' is already set. Cannot set more than one recipient.", "message")
+	case topic != "" && !topicForm.MatchString(topic):
+		return invalid("Invalid topic name.", "message.topic")
+	}
+	p.toToken = token != ""
+	p.target = firstText(token, condition)
+	if topic != "" {
+		p.target = "/topics/" + strings.TrimPrefix(topic, "/topics/")
+	}
+	return nil
+}
+
+func (p *fcmPush) checkOptions(m map[string]any) *fcmProblem {
+	p.ttl = -1
+	android, _ := get(m, "android").(map[string]any)
+	p.priority = strings.ToUpper(textOf(get(android, "priority")))
+	if v := get(android, "ttl"); v != nil {
+		ttl, _ := parseProtoDuration(v)
+		if ttl > maxTTL {
+			return invalid("Invalid TTL: want 0 to 2419200 seconds.", "message.android.ttl")
+		}
+		p.ttl = ttl
+	}
+	for _, at := range [][2]string{{"", "data"}, {"android", "data"}} {
+		holder, path := m, "message."
+		if at[0] != "" {
+			holder, _ = get(m, at[0]).(map[string]any)
+			path += at[0] + "."
+		}
+		data, _ := get(holder, at[1]).(map[string]any)
+		for _, key := range sortedKeys(data) {
+			if reservedKey(key) {
+				return invalid("Invalid data payload key: "+key, path+at[1])
+			}
+		}
+	}
+	options, _ := get(m, "fcm_options").(map[string]any)
+	if !labelForm.MatchString(textOf(get(options, "analytics_label"))) {
+		return invalid("Invalid analytics label: want up to 50 of a-z, A-Z, 0-9, '-', '_', '.', '~' and '%'.", "message.fcm_options.analytics_label")
+	}
+	return nil
+}
+
+// reservedKey follows the reference of Message.data: no "from", "message_type", "google." or "gcm." words.
+func reservedKey(key string) bool {
+	return key == "from" || key == "message_type" || strings.HasPrefix(key, "google.") || strings.HasPrefix(key, "gcm.")
+}
+
+// checkSize counts what travels to the device: the texts of notification and data, of android's where it overrides them, and
+// APNs' payload against its own limit.
+func checkSize(m map[string]any, toToken bool) *fcmProblem {
+	limit := maxFCMPayload
+	if !toToken {
+		limit = maxTopicBytes
+	}
+	android, _ := get(m, "android").(map[string]any)
+	data := m["data"]
+	if own := get(android, "data"); own != nil {
+		data = own
+	}
+	if textBytes(m["notification"])+textBytes(get(android, "notification"))+textBytes(data) > limit {
+		return invalid("Message too big", "message")
+	}
+	apns, _ := get(m, "apns").(map[string]any)
+	if payload := get(apns, "payload"); payload != nil {
+		if b, err := json.Marshal(payload); err != nil || len(b) > maxAPNSPayload {
+			return invalid("APNs payload too big", "message.apns.payload")
+		}
+	}
+	return nil
+}
+
+// textBytes is the bytes of all names and strings in a JSON value.
+func textBytes(v any) (n int) {
+	switch v := v.(type) {
+	case string:
+		return len(v)
+	case map[string]any:
+		for key, value := range v {
+			n += len(key) + textBytes(value)
+		}
+	case []any:
+		for _, value := range v {
+			n += textBytes(value)
+		}
+	}
+	return n
+}
+
+func textOf(v any) string {
+	s, _ := v.(string)
+	return s
+}
+
+func firstText(texts ...string) string {
+	for _, t := range texts {
+		if t != "" {
+			return t
+		}
+	}
+	return ""
+}
+
+// validFCMToken accepts what a registration token is made of. Real ones are longer than ours have to be.
+func validFCMToken(token string) bool {
+	if token == "" || len(token) > maxFCMToken {
+		return false
+	}
+	for i := range len(token) {
+		c := token[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-_:.*", rune(c)) {
+			return false
+		}
+	}
+	return true
+}
+
+// idOf makes the 16 bytes of the ledger from an id's text: a UUID's own bytes, else a hash.
+func idOf(s string, body []byte) [16]byte {
+	if id, ok := parseUUID(s); ok {
+		return id
+	}
+	if s == "" {
+		return hash128(body)
+	}
+	return hash128([]byte(s))
+}
+
+func hash128(b []byte) (id [16]byte) {
+	h := xxhash.Sum64(b)
+	second := mix(h ^ uint64(len(b))) //nolint:gosec // a length is not negative
+	for i := range 8 {
+		id[i], id[8+i] = byte(h>>(8*i)), byte(second>>(8*i))
+	}
+	return id
+}
+
+// appendJSONString appends s as a JSON string.
+func appendJSONString(b []byte, s string) []byte {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return append(b, `""`...) // cannot be: a string always has a JSON form
+	}
+	return append(b, text...)
+}
