@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Starts and stops a PostgreSQL 15 from Debian's packages, which stands in for CockroachDB in tests: the same protocol and driver.
+#
+#   deployments/local/postgres.sh start     prints POSTGRES_URL=… when it answers
+#   deployments/local/postgres.sh stop      stops what start began
+#   deployments/local/postgres.sh status    prints POSTGRES_URL=… and succeeds if it runs
+#   deployments/local/postgres.sh clean     stops, and deletes the data
+#
+# Data and log are under build/postgres (POSTGRES_DIR). It listens on POSTGRES_PORT (15432) of 127.0.0.1 alone, lets every local
+# user in, and does not wait for the disk: for tests, and nothing else. Started twice, also at the same time, it says where the
+# first one is. As root it installs the packages where they are missing, and runs as the user postgres, as PostgreSQL demands.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+dir=${POSTGRES_DIR:-$root/build/postgres}
+port=${POSTGRES_PORT:-15432}
+bin=/usr/lib/postgresql/15/bin
+url="postgres://postgres@127.0.0.1:$port/postgres?sslmode=disable"
+
+fail() { echo "postgres.sh: $*" >&2; exit 1; }
+
+# as_owner runs a command as the user who owns the server.
+as_owner() {
+  if [[ $(id -u) == 0 ]]; then
+    (cd / && exec setpriv --reuid=postgres --regid=postgres --init-groups env -i PATH="$PATH" LANG=C.UTF-8 "$@")
+  else
+    "$@"
+  fi
+}
+
+fetch() {
+  [[ -x $bin/postgres ]] && return
+  command -v apt-get >/dev/null || fail 'PostgreSQL 15 is missing: install it'
+  [[ $(id -u) == 0 ]] || fail 'PostgreSQL 15 is missing: apt-get install postgresql-15'
+  # Debian would start a cluster of its own.
+  mkdir -p /etc/postgresql-common
+  [[ -f /etc/postgresql-common/createcluster.conf ]] || echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends postgresql-15; } >&2 ||
+    fail 'PostgreSQL 15 cannot be installed from the packages'
+}
+
+alive() { as_owner "$bin/pg_ctl" status -D "$dir/data" >/dev/null 2>&1; }
+
+answers() { as_owner "$bin/pg_isready" -q -h 127.0.0.1 -p "$port"; }
+
+make_cluster() {
+  [[ -f $dir/data/PG_VERSION ]] && return
+  rm -rf "$dir/data"
+  # A collation that is not the order of bytes: what relies on that order by accident fails here.
+  as_owner "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 --locale-provider=icu --icu-locale=en-US >"$dir/initdb.log" 2>&1 ||
+    fail "initdb: see $dir/initdb.log"
+}
+
+start() {
+  fetch
+  mkdir -p "$dir"
+  exec 9>"$dir/.lock"
+  flock 9 # tests of several packages start it at once
+  if ! alive; then
+    [[ $(id -u) != 0 ]] || chown postgres: "$dir"
+    as_owner test -x "$dir" || fail "the user postgres cannot enter $dir: set POSTGRES_DIR to a folder that it can"
+    make_cluster
+    # In a session of its own, so that the end of the terminal or of make does not end it; without the lock.
+    as_owner "$bin/pg_ctl" start -D "$dir/data" -l "$dir/postgres.log" -W -o "\
+-c listen_addresses=127.0.0.1 -c port=$port -c unix_socket_directories=$dir -c max_connections=300 -c shared_buffers=256MB \
+-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_wal_size=1GB -c max_pred_locks_per_transaction=256 \
+-c autovacuum_naptime=10s" >/dev/null 9>&- || fail "start: see $dir/postgres.log"
+  fi
+  for _ in $(seq 120); do
+    answers && break
+    alive || fail "it ended: see $dir/postgres.log"
+    sleep 0.25
+  done
+  status
+}
+
+stop() {
+  [[ -x $bin/pg_ctl && -d $dir/data ]] || return 0
+  alive || return 0
+  as_owner "$bin/pg_ctl" stop -D "$dir/data" -m fast >/dev/null
+}
+
+status() {
+  [[ -x $bin/pg_ctl ]] && alive && answers || { echo 'postgres.sh: not running' >&2; return 1; }
+  echo "POSTGRES_URL=$url"
+}
+
+case ${1:-} in
+  start) start ;;
+  stop) stop ;;
+  status) status ;;
+  clean) stop; rm -rf "$dir" ;;
+  *) fail 'want start, stop, status or clean' ;;
+esac

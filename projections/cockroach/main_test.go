@@ -1,0 +1,127 @@
+package cockroach_test
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/campanile-push/campanile/projections"
+	"github.com/campanile-push/campanile/projections/cockroach"
+	"github.com/campanile-push/campanile/projections/storetest"
+	"github.com/campanile-push/campanile/schemas"
+)
+
+// server is the URL of the database that the tests use: what the environment names, or a PostgreSQL started for them.
+var server = sync.OnceValues(func() (string, error) {
+	for _, name := range []string{"COCKROACH_URL", "POSTGRES_URL"} {
+		if v := os.Getenv(name); v != "" {
+			return v, nil
+		}
+	}
+	root, err := moduleRoot()
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.CommandContext(context.Background(), filepath.Join(root, "deployments/local/postgres.sh"), "start").Output() //nolint:gosec // the repository's own script
+	if err != nil {
+		var ended *exec.ExitError
+		if errors.As(err, &ended) {
+			err = errors.New(strings.TrimSpace(string(ended.Stderr)))
+		}
+		return "", err
+	}
+	for line := range strings.Lines(string(out)) {
+		if v, found := strings.CutPrefix(strings.TrimSpace(line), "POSTGRES_URL="); found {
+			return v, nil
+		}
+	}
+	return "", errors.New("postgres.sh start says no POSTGRES_URL")
+})
+
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", errors.New("no go.mod above the test")
+		}
+		dir = parent
+	}
+}
+
+// newDatabase makes a database that is dropped when t ends, and returns its URL.
+func newDatabase(t *testing.T) string {
+	t.Helper()
+	if os.Getenv("CAMPANILE_SKIP_REAL") == "1" {
+		t.Skip("CAMPANILE_SKIP_REAL=1: no database")
+	}
+	base, err := server()
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("no database: %v", err)
+		}
+		t.Skipf("no database can be had: %v", err)
+	}
+	at, err := url.Parse(base)
+	if err != nil {
+		t.Fatal("the database's URL cannot be read")
+	}
+	name := "campanile_" + strings.ToLower(rand.Text())
+	execute(t, base, "CREATE DATABASE "+name)
+	t.Cleanup(func() { execute(t, base, "DROP DATABASE "+name) })
+	at.Path = "/" + name
+	q := at.Query()
+	q.Set("pool_max_conns", "4") // many tests run at once
+	at.RawQuery = q.Encode()
+	return at.String()
+}
+
+func execute(t *testing.T, at, sql string) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context()) // also at cleanup
+	conn, err := pgx.Connect(ctx, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := conn.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	if _, err := conn.Exec(ctx, sql); err != nil {
+		t.Error(err)
+	}
+}
+
+// place is a new database.
+func place(t *testing.T) storetest.Open {
+	t.Helper()
+	at := newDatabase(t)
+	return func(l schemas.Layout) (projections.DeviceStore, error) {
+		store, err := cockroach.Open(t.Context(), cockroach.Options{URL: at, Layout: l})
+		if err != nil {
+			return nil, err
+		}
+		return store, nil
+	}
+}
+
+func TestStorePassesTheSuite(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, place)
+}

@@ -1,0 +1,181 @@
+package cockroach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/campanile-push/campanile/projections"
+	"github.com/campanile-push/campanile/schemas"
+)
+
+// Lookup reads the states of devices from one snapshot.
+func (s *Store) Lookup(ctx context.Context, devices []schemas.Device, need schemas.Watermark) ([]schemas.DeviceState, error) {
+	found, err := s.lookup(ctx, devices, need)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]schemas.DeviceState, len(found))
+	for i := range found {
+		out[i] = found[i].DeviceState()
+	}
+	return out, nil
+}
+
+func (s *Store) lookup(ctx context.Context, devices []schemas.Device, need schemas.Watermark) (found []projections.State, err error) {
+	err = s.read(ctx, func(tx pgx.Tx) error {
+		if need != nil {
+			applied, err := s.applied(ctx, tx)
+			if err != nil {
+				return err
+			}
+			if projections.Behind(s.layout, devices, need, applied) {
+				return schemas.ErrBehind
+			}
+		}
+		found, err = states(ctx, tx, devices)
+		return err
+	})
+	if errors.Is(err, schemas.ErrBehind) {
+		return nil, schemas.ErrBehind
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up %d devices: %w", len(devices), err)
+	}
+	return found, nil
+}
+
+// FindToken looks the token's candidates up.
+func (s *Store) FindToken(ctx context.Context, app, token string, need schemas.Watermark) ([]schemas.Device, error) {
+	candidates := projections.Candidates(app, token)
+	found, err := s.lookup(ctx, candidates, need)
+	if err != nil {
+		return nil, err
+	}
+	var known []schemas.Device
+	for i := range found {
+		if found[i].Known {
+			known = append(known, candidates[i])
+		}
+	}
+	return known, nil
+}
+
+// Estimate counts the first rows of each channel and transport.
+func (s *Store) Estimate(ctx context.Context, app string, channels []string) (total int64, err error) {
+	if err := projections.CheckAudience(app, channels); err != nil {
+		return 0, err
+	}
+	err = s.read(ctx, func(tx pgx.Tx) error {
+		total = 0 // fn may run again
+		for _, channel := range channels {
+			for _, t := range schemas.Transports {
+				n, err := sample(ctx, tx, app, channel, t)
+				if err != nil {
+					return err
+				}
+				total += n
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("estimate an audience of %q: %w", app, err)
+	}
+	return total, nil
+}
+
+// sample asks for one row more than the sample, to see whether it is all.
+func sample(ctx context.Context, tx pgx.Tx, app, channel string, t schemas.Transport) (int64, error) {
+	found, err := tx.Query(ctx, sqlSample, app, channel, int64(t), int64(projections.SampleRows+1))
+	if err != nil {
+		return 0, err
+	}
+	var count, number, total, whole, shard int64
+	_, err = pgx.ForEachRow(found, []any{&number, &count}, func() error {
+		if total < projections.SampleRows { // else the group is the row too many alone
+			shard, whole = number, total
+		}
+		total += count
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return projections.Extrapolate(min(total, projections.SampleRows), whole, uint32(shard), total <= projections.SampleRows), nil //nolint:gosec // below 256
+}
+
+// Checksum reads all three tables from one snapshot.
+func (s *Store) Checksum(ctx context.Context) (total uint64, err error) {
+	err = s.read(ctx, func(tx pgx.Tx) error {
+		var sum projections.Sum
+		for _, table := range []func(context.Context, pgx.Tx, *projections.Sum) error{sumDevices, sumSubscriptions, sumAudience} {
+			if err := table(ctx, tx, &sum); err != nil {
+				return err
+			}
+		}
+		total = sum.Total()
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("sum up the store: %w", err)
+	}
+	return total, nil
+}
+
+// key is a device's columns as they are scanned.
+type key struct {
+	app                    string
+	transport, environment int32
+	token                  []byte
+}
+
+func (k *key) fields(more ...any) []any {
+	return append([]any{&k.app, &k.transport, &k.environment, &k.token}, more...)
+}
+
+func (k *key) device() schemas.Device {
+	return schemas.Device{App: k.app, Transport: schemas.Transport(k.transport), Environment: schemas.Environment(k.environment), Token: string(k.token)}
+}
+
+func sumDevices(ctx context.Context, tx pgx.Tx, sum *projections.Sum) error {
+	found, err := tx.Query(ctx, sqlAllDevices)
+	if err != nil {
+		return err
+	}
+	var k key
+	var s projections.State
+	r := &s.Registration
+	_, err = pgx.ForEachRow(found, k.fields(&s.Known, &r.AtUS, &r.Platform, &r.AppVersion, &r.Locale, &r.TimeZone, &r.UserID, &r.KeyID, &s.Invalidated, &s.AsOfUS),
+		func() error { sum.Device(k.device(), &s); return nil })
+	return err
+}
+
+func sumSubscriptions(ctx context.Context, tx pgx.Tx, sum *projections.Sum) error {
+	found, err := tx.Query(ctx, sqlAllSubscriptions)
+	if err != nil {
+		return err
+	}
+	var k key
+	var channel string
+	_, err = pgx.ForEachRow(found, k.fields(&channel), func() error { sum.Subscription(k.device(), channel); return nil })
+	return err
+}
+
+func sumAudience(ctx context.Context, tx pgx.Tx, sum *projections.Sum) error {
+	found, err := tx.Query(ctx, sqlAllAudience)
+	if err != nil {
+		return err
+	}
+	var k key
+	var channel string
+	var shard uint32
+	var row projections.AudienceRow
+	_, err = pgx.ForEachRow(found, k.fields(&channel, &shard, &row.RegisteredAtUS, &row.Platform), func() error {
+		sum.Audience(channel, shard, k.device(), row)
+		return nil
+	})
+	return err
+}
