@@ -218,7 +218,13 @@ func (b *Broker) Full() error {
 	return b.size.full(time.Now())
 }
 
-// Bytes is the size of the data directory, at most a second old while Full is asked.
+// Pressed reports whether three quarters of the budget are used: time to give up what can be.
+func (b *Broker) Pressed() bool {
+	b.size.look(time.Now())
+	return b.size.bytes.Load() >= b.opts.MaxBytes/4*3
+}
+
+// Bytes is the size of the data directory, at most a second old while Full or Pressed is asked.
 func (b *Broker) Bytes() int64 { return b.size.bytes.Load() }
 
 // Close saves the log and releases the directory. Close every client first: they retry what has no answer. It returns ctx.Err()

@@ -39,13 +39,17 @@ type sizer struct {
 // sizerAge bounds how wrong Full can be: at 250 MB/s, the most that one core appends, it is a quarter of the default budget.
 const sizerAge = time.Second
 
-// full says why nothing more should be accepted. It looks again when the last look is too old: who asks pays, so that an idle
-// broker costs nothing.
-func (s *sizer) full(now time.Time) error {
+// look measures again when the last time is too long ago: who asks pays, so that an idle broker costs nothing.
+func (s *sizer) look(now time.Time) {
 	if now.UnixNano()-s.at.Load() > int64(sizerAge) && s.looking.TryLock() {
 		s.refresh(now)
 		s.looking.Unlock()
 	}
+}
+
+// full says why nothing more should be accepted.
+func (s *sizer) full(now time.Time) error {
+	s.look(now)
 	return verdict(s.bytes.Load(), s.maxBytes, s.free.Load(), s.minFree)
 }
 
