@@ -12,7 +12,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/campanile-push/campanile/projections"
 	"github.com/campanile-push/campanile/projections/cockroach"
@@ -94,16 +94,12 @@ func newDatabase(t *testing.T) string {
 func execute(t *testing.T, at, sql string) {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context()) // also at cleanup
-	conn, err := pgx.Connect(ctx, at)
+	pool, err := pgxpool.New(ctx, at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		if err := conn.Close(ctx); err != nil {
-			t.Error(err)
-		}
-	}()
-	if _, err := conn.Exec(ctx, sql); err != nil {
+	defer pool.Close()
+	if _, err := pool.Exec(ctx, sql); err != nil {
 		t.Error(err)
 	}
 }

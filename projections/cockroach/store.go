@@ -59,7 +59,7 @@ func (s *Store) prepare(ctx context.Context, log *slog.Logger) error {
 	if err := s.pool.QueryRow(ctx, sqlVersion).Scan(&version); err != nil {
 		return fmt.Errorf("ask for the database's version: %w", err)
 	}
-	s.db = Transactor{Conn: s.pool, Dialect: dialectOf(version)}
+	s.db = Transactor{Conn: s.pool, Dialect: DialectOf(version)}
 	db := stdlib.OpenDBFromPool(s.pool)
 	if err := errors.Join(migrate(ctx, db, log), db.Close()); err != nil {
 		return fmt.Errorf("migrate: %w", err)

@@ -25,8 +25,8 @@ const (
 	CockroachDB
 )
 
-// dialectOf reads what SELECT version() says.
-func dialectOf(version string) Dialect {
+// DialectOf reads what SELECT version() says.
+func DialectOf(version string) Dialect {
 	if strings.Contains(version, "CockroachDB") {
 		return CockroachDB
 	}
