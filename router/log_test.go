@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -207,6 +206,9 @@ func commitTo(l *memlog, failures float64) schemas.Commit {
 		}
 		out := schemas.NewOut(l.layout)
 		say(out)
+		if failures > 0 {
+			time.Sleep(rand.N(50 * time.Millisecond)) // what is decided may be old when it is there
+		}
 		switch x := rand.Float64(); {
 		case x < failures/2:
 			return errInjected
@@ -317,5 +319,3 @@ func (a *audience) Page(_ context.Context, q schemas.PageQuery, page *schemas.Pa
 	}
 	return nil
 }
-
-func sortedKeys[K interface{ ~string }, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
