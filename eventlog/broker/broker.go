@@ -147,7 +147,7 @@ func open(o Options, lock *os.File) (*Broker, error) {
 			return nil, fmt.Errorf("repair the log in %s after an unclean stop: %w", o.Dir, err)
 		}
 		o.Logger.Warn("the log was not closed cleanly: repaired", "transactions_committed", fixed.committed,
-			"transactions_aborted", fixed.aborted, "index_entries", fixed.indexEntries, "partitions", fixed.partitions)
+			"transactions_aborted", fixed.aborted, "index_entries", fixed.indexEntries, "partitions", fixed.partitions, "state_logs", fixed.stateLogs)
 	}
 	if err := markDirty(o.Dir); err != nil {
 		return nil, err

@@ -14,7 +14,7 @@ func (b *Broker) OnStep(f func(step string)) { b.onStep = f }
 // RepairStore is repair; it returns how many things it changed.
 func RepairStore(store string) (int, error) {
 	r, err := repair(store)
-	return r.committed + r.aborted + r.indexEntries + r.partitions, err
+	return r.committed + r.aborted + r.indexEntries + r.partitions + r.stateLogs, err
 }
 
 // The decisions that are pure.

@@ -29,6 +29,7 @@ type repaired struct {
 	committed, aborted int // markers written
 	indexEntries       int
 	partitions         int // touched in any way
+	stateLogs          int // cut
 }
 
 // transaction names one.
@@ -50,26 +51,30 @@ type scanned struct {
 
 // repair ends every transaction that the store holds open. The store must belong to nobody.
 func repair(store string) (repaired, error) {
+	var done repaired
+	var err error
+	if done.stateLogs, err = repairStateLogs(store); err != nil {
+		return done, err
+	}
 	dirs, err := os.ReadDir(filepath.Join(store, "partitions"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return repaired{}, nil
+		return done, nil
 	}
 	if err != nil {
-		return repaired{}, fmt.Errorf("list partitions: %w", err)
+		return done, fmt.Errorf("list partitions: %w", err)
 	}
 	decided := make(map[int64]int16) // producer to the epoch of its last commit
 	var parts []scanned
 	for _, d := range dirs {
 		p, err := scan(filepath.Join(store, "partitions", d.Name()), decided)
 		if err != nil {
-			return repaired{}, fmt.Errorf("read partition %s: %w", d.Name(), err)
+			return done, fmt.Errorf("read partition %s: %w", d.Name(), err)
 		}
 		parts = append(parts, p)
 	}
-	var done repaired
 	for _, p := range parts {
 		if err := p.finish(decided, &done); err != nil {
-			return repaired{}, err
+			return done, err
 		}
 	}
 	return done, nil

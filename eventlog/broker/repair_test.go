@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/campanile-push/campanile/eventlog/broker"
@@ -150,6 +151,40 @@ func TestRepairFindsNothingInWhatItRepaired(t *testing.T) {
 	}
 }
 
+func TestOffsetsCommittedAfterATornOneSurviveTheNextKill(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	commit := func(b *broker.Broker, at int64) {
+		offsets := kadm.Offsets{}
+		offsets.AddOffset("a", 0, at, -1)
+		if err := kadm.NewClient(client(t, b)).CommitAllOffsets(t.Context(), "g", offsets); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := open(t, broker.Options{Dir: dir})
+	create(t, client(t, b), "a", 1, nil)
+	commit(b, 1)
+	commit(b, 2)
+	dir = killed(t, dir)
+	path := filepath.Join(dir, "store", "groups.log")
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, info.Size()-3); err != nil {
+		t.Fatal(err)
+	}
+	commit(open(t, broker.Options{Dir: dir}), 3)
+	b = open(t, broker.Options{Dir: killed(t, dir)})
+	got, err := kadm.NewClient(client(t, b)).FetchOffsets(t.Context(), "g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at, _ := got.Lookup("a", 0); at.At != 3 {
+		t.Errorf("want offset 3, the last that was committed, got %d", at.At)
+	}
+}
+
 func FuzzRepair(f *testing.F) {
 	f.Add([]byte{}, []byte{})
 	f.Add(make([]byte, 61), make([]byte, 15))
@@ -159,14 +194,18 @@ func FuzzRepair(f *testing.F) {
 		f.Add(raw[:len(raw)-3], idx)
 		f.Add(raw, idx[:5])
 	}
+	if raw, err := os.ReadFile("testdata/golden/store/groups.log"); err == nil {
+		f.Add(raw, []byte{1})
+		f.Add(raw[:len(raw)-1], []byte{1})
+	}
 	f.Fuzz(func(t *testing.T, dat, idx []byte) {
 		store := t.TempDir()
 		part := filepath.Join(store, "partitions", "a-0")
 		if err := os.MkdirAll(part, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		for name, raw := range map[string][]byte{"0.dat": dat, "0.idx": idx} {
-			if err := os.WriteFile(filepath.Join(part, name), raw, 0o600); err != nil {
+		for name, raw := range map[string][]byte{"partitions/a-0/0.dat": dat, "partitions/a-0/0.idx": idx, "groups.log": dat} {
+			if err := os.WriteFile(filepath.Join(store, name), raw, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
