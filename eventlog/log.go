@@ -106,7 +106,11 @@ func (l *Log) readyLayout() (schemas.Layout, error) {
 
 // newClient opens a client of its own; name is its label in the metrics. The caller closes it.
 func (l *Log) newClient(name string, opts ...kgo.Opt) (*kgo.Client, error) {
-	common, err := l.clientOptions(name)
+	return l.newClientHooked(name, nil, opts...)
+}
+
+func (l *Log) newClientHooked(name string, hooks []kgo.Hook, opts ...kgo.Opt) (*kgo.Client, error) {
+	common, err := l.clientOptions(name, hooks...)
 	if err != nil {
 		return nil, err
 	}
@@ -117,14 +121,14 @@ func (l *Log) newClient(name string, opts ...kgo.Opt) (*kgo.Client, error) {
 	return client, nil
 }
 
-func (l *Log) clientOptions(name string) ([]kgo.Opt, error) {
+func (l *Log) clientOptions(name string, hooks ...kgo.Hook) ([]kgo.Opt, error) {
 	common, err := l.cfg.options()
 	if err != nil {
 		return nil, err
 	}
 	return append(common,
 		kgo.WithLogger(clientLogger{l.log.With("client", name)}),
-		kgo.WithHooks(l.clientHooks(name)...),
+		kgo.WithHooks(append(l.clientHooks(name), hooks...)...),
 	), nil
 }
 

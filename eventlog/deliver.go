@@ -1,0 +1,304 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
+
+	"github.com/campanile-push/campanile/schemas"
+)
+
+// Deliverer pushes.
+type Deliverer interface {
+	// Deliver begins what in asks for and returns without waiting for it. Each record is completed on its own, in any order.
+	// An error means that nothing of in was begun; what Transformer.Handle says of errors holds. in and its bytes are
+	// Deliver's until it returns. ctx ends when the partition is no longer ours, or when the stage stops and has waited.
+	Deliver(ctx context.Context, in schemas.Batch, done schemas.Completion) error
+}
+
+// Rememberer is a Deliverer that wants to know the ends that the takeover of a partition finds: it is called with them before
+// the first Deliver of that partition. e is the Rememberer's own.
+type Rememberer interface {
+	Remember(partition int32, e *pushv1.DeliveryFinished)
+}
+
+// DeliverOptions say how a Deliverer is run.
+type DeliverOptions struct {
+	Group  string
+	Topics []schemas.Topic // of one transport and lane: sends and its retry tiers
+	Stage  string          // in log lines and metrics
+	Window int             // records in flight for each partition; 0: 8192
+	// NotBefore is when a record's time comes, in Unix microseconds; nil, or 0: now. The records behind it in its partition
+	// wait with it.
+	NotBefore func(schemas.Record) int64
+	// LookBack is how many records of deliveries a takeover reads beyond what it needs, for the Rememberer.
+	LookBack int64
+	// Owner names this process in OwnerChanged; empty: the client id.
+	Owner string
+}
+
+const (
+	defaultWindow  = 8192
+	commitEvery    = time.Second
+	fetchWait      = 250 * time.Millisecond // a partition that goes on joins the next fetch
+	drainPushing   = time.Second            // at a revocation, for everything to finish
+	drainAnswers   = 8 * time.Second        // and then, with no new pushes, for what was pushed to be answered
+	drainQuiet     = 2 * time.Second        // no answer for so long: none will come
+	drainAppending = 4 * time.Second        // for outcomes to be acknowledged
+	pollRecords    = 10_000
+)
+
+// RunDeliver runs a Deliverer as one member of its group until ctx ends, whose error it then returns. Before, it waits for
+// what is in flight and commits it. Any other error is one for a person (ErrNoOffset); what heals is tried again.
+//
+// A partition's offsets are committed with a mark (see mark), so that its next owner knows, beyond the committed offset,
+// which sends are done. A group without marks, as `campanile topics reset` leaves it, has its partitions of deliveries and
+// of the tiers read from their starts at the first takeover.
+func (l *Log) RunDeliver(ctx context.Context, o DeliverOptions, d Deliverer) error {
+	layout, err := l.readyLayout()
+	if err != nil {
+		return err
+	}
+	if o.Window <= 0 {
+		o.Window = defaultWindow
+	}
+	if o.Owner == "" {
+		o.Owner = l.cfg.ClientID
+	}
+	for _, topic := range o.Topics {
+		if _, ok := schemas.ParseSendTopic(topic); !ok {
+			return fmt.Errorf("stage %s: %s holds no sends", o.Stage, topic)
+		}
+	}
+	log := l.log.With("stage", o.Stage)
+	meter := l.stageMeter(o.Stage, o.Topics)
+	for failures := 0; ; {
+		started := time.Now()
+		s := &delivery{
+			l: l, o: o, handler: d, layout: layout, log: log, meter: meter,
+			windows: map[place]*window{},
+			dirty:   make(chan struct{}, 1), urgent: make(chan struct{}, 1), settled: make(chan struct{}, 1),
+			heard: newHeard(l.cfg.SessionTimeout / 2),
+		}
+		s.rememberer, _ = d.(Rememberer)
+		err := s.run(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err() //nolint:wrapcheck // the caller's own
+		case errors.Is(err, ErrNoOffset):
+			log.Error("stage stopped: its consumer group has lost its place; decide with `campanile topics reset`",
+				"group", o.Group, "error", err)
+			return err
+		}
+		if time.Since(started) > time.Minute {
+			failures = 0
+		}
+		failures++
+		log.Warn("stage starts over", "error", err, "failures", failures)
+		if !sleep(ctx, retryDelay(failures)) {
+			return ctx.Err() //nolint:wrapcheck // the caller's own
+		}
+	}
+}
+
+// delivery is one life of a delivering stage in its group.
+type delivery struct {
+	l          *Log
+	o          DeliverOptions
+	handler    Deliverer
+	rememberer Rememberer // may be nil
+	layout     schemas.Layout
+	log        *slog.Logger
+	meter      *meter
+	client     *kgo.Client
+	fail       context.CancelCauseFunc
+	heard      *heard
+
+	pool                   sync.Pool     // *outcomes
+	dirty, urgent, settled chan struct{} // one value: outcomes wait; some window's are many; something was acknowledged
+
+	mu       sync.Mutex
+	windows  map[place]*window
+	wakePoll context.CancelFunc // ends the poll under way
+
+	committing sync.Mutex      // held by a commit, and by who gives partitions up from the beginning to the end
+	takeovers  sync.WaitGroup  // goroutines of takeOver
+	life       context.Context //nolint:containedctx // of run; the client's callbacks have none of their own
+}
+
+// run is one membership: it ends with ctx, or with an error that a new client may heal.
+func (d *delivery) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	d.fail, d.life = cancel, ctx
+	client, err := d.l.newClientHooked("deliver-"+d.o.Stage, []kgo.Hook{d.heard}, append(d.l.cfg.groupOptions(d.o.Group),
+		kgo.ConsumeTopics(d.l.names(d.o.Topics)...),
+		kgo.KeepControlRecords(), // the routers' transactions end in them, and an offset before one would be a lag for ever
+		kgo.FetchMaxWait(fetchWait),
+		kgo.ProducerLinger(0),
+		kgo.RecordDeliveryTimeout(0), // an outcome waits for its brokers
+		kgo.AdjustFetchOffsetsFn(d.adjust),
+		kgo.OnPartitionsAssigned(d.assigned),
+		kgo.OnPartitionsRevoked(d.revoked),
+		kgo.OnPartitionsLost(d.dropped),
+	)...)
+	if err != nil {
+		return err
+	}
+	d.client = client
+	work, stop := context.WithCancel(context.WithoutCancel(ctx)) // of the helpers: they outlive ctx until all is drained
+	var helpers sync.WaitGroup
+	helpers.Go(func() { d.flush(work) })
+	helpers.Go(func() { d.commitOften(work) })
+	err = d.loop(ctx)
+	d.takeovers.Wait()
+	d.release(d.owned())
+	stop()
+	helpers.Wait()
+	client.CloseAllowingRebalance()
+	return err
+}
+
+func (d *delivery) loop(ctx context.Context) error {
+	for {
+		fetches := d.poll(ctx)
+		err := ctx.Err()
+		for _, e := range fetches.Errors() {
+			if !errors.Is(e.Err, context.Canceled) && !errors.Is(e.Err, context.DeadlineExceeded) {
+				err = fmt.Errorf("fetch %s[%d]: %w", e.Topic, e.Partition, e.Err)
+			}
+		}
+		if err == nil {
+			fetches.EachPartition(d.arrived)
+			err = d.deliverAll()
+		}
+		d.client.AllowRebalance()
+		if ctx.Err() != nil {
+			return context.Cause(ctx) //nolint:wrapcheck // the caller's own, or what failed
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// poll waits for records, for a window that has room again, or for a record's time.
+func (d *delivery) poll(ctx context.Context) kgo.Fetches {
+	var cancel context.CancelFunc
+	if wake := d.wake(); wake > 0 {
+		ctx, cancel = context.WithDeadline(ctx, time.UnixMicro(wake))
+	} else {
+		ctx, cancel = context.WithCancel(ctx)
+	}
+	defer cancel()
+	d.mu.Lock()
+	d.wakePoll = cancel
+	d.mu.Unlock()
+	if d.movable() { // what woke us before we could be woken
+		cancel()
+	}
+	fetches := d.client.PollRecords(ctx, pollRecords)
+	d.mu.Lock()
+	d.wakePoll = nil
+	d.mu.Unlock()
+	return fetches
+}
+
+func (d *delivery) wakeLoop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.wakePoll != nil {
+		d.wakePoll()
+	}
+}
+
+// wake is the first time, in microseconds, at which a held partition may go on; 0: none is held.
+func (d *delivery) wake() (first int64) {
+	for _, w := range d.owned() {
+		if w.isReady() && len(w.backlog) > 0 && w.wake > 0 && (first == 0 || w.wake < first) {
+			first = w.wake
+		}
+	}
+	return first
+}
+
+// movable reports whether some partition could go on at once.
+func (d *delivery) movable() bool {
+	now := time.Now().UnixMicro()
+	for _, w := range d.owned() {
+		if w.isReady() && len(w.backlog) > 0 && w.wake <= now && !w.full() {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *delivery) owned() []*window {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := make([]*window, 0, len(d.windows))
+	for _, w := range d.windows {
+		all = append(all, w)
+	}
+	return all
+}
+
+func (d *delivery) window(at place) *window {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.windows[at]
+}
+
+// arrived adds a poll's records to their window's backlog.
+func (d *delivery) arrived(f kgo.FetchTopicPartition) {
+	if len(f.Records) == 0 {
+		return
+	}
+	w := d.window(place{d.l.topic(f.Topic), f.Partition})
+	if w == nil {
+		return
+	}
+	for _, r := range f.Records {
+		w.backlog = append(w.backlog, recordFrom(w.at.topic, r))
+		w.control = append(w.control, r.Attrs.IsControl())
+	}
+	w.mu.Lock()
+	w.epoch = f.Records[len(f.Records)-1].LeaderEpoch
+	w.mu.Unlock()
+}
+
+func (d *delivery) deliverAll() error {
+	now := time.Now()
+	lately := d.heard.lately()
+	for _, w := range d.owned() {
+		if lately && w.refused.Load() {
+			return fmt.Errorf("%s[%d]: the group was silent, and sends may have been dropped", w.at.topic, w.at.partition)
+		}
+		if w.isReady() {
+			d.deliver(w, now)
+		}
+		d.pause(w, len(w.backlog) > 0)
+	}
+	return nil
+}
+
+// pause keeps more of a partition from being fetched while what came waits.
+func (d *delivery) pause(w *window, on bool) {
+	if w.paused == on {
+		return
+	}
+	w.paused = on
+	which := map[string][]int32{d.l.name(w.at.topic): {w.at.partition}}
+	if on {
+		d.client.PauseFetchPartitions(which)
+	} else {
+		d.client.ResumeFetchPartitions(which)
+	}
+}

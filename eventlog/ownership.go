@@ -1,0 +1,264 @@
+package eventlog
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/campanile-push/campanile/schemas"
+)
+
+// assigned opens windows. They deliver nothing before they are taken over.
+func (d *delivery) assigned(_ context.Context, client *kgo.Client, partitions map[string][]int32) {
+	_, generation := client.GroupMetadata()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.l.inOrder(partitions, func(at place) {
+		w := &window{
+			at: at, send: d.l.topics[at.topic].send, session: d,
+			generation: d.l.cfg.GenerationBase + int64(generation), skip: map[int64]proof{}, committed: -1,
+		}
+		w.ctx, w.cancel = context.WithCancel(context.WithoutCancel(d.life))
+		d.windows[at] = w
+		d.log.Info("partition assigned", "topic", at.topic, "partition", at.partition, "generation", generation)
+	})
+}
+
+// adjust reads the marks beside the committed offsets, and starts the takeover of what was assigned.
+func (d *delivery) adjust(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	var windows []*window
+	for name, partitions := range offsets {
+		topic := d.l.topic(name)
+		committed, err := d.l.committed(ctx, d.o.Group, []string{name})
+		if err != nil {
+			return nil, err
+		}
+		starts, err := d.l.Starts(ctx, topic)
+		if err != nil {
+			return nil, err
+		}
+		ends, err := d.l.Ends(ctx, topic)
+		if err != nil {
+			return nil, err
+		}
+		for p, offset := range partitions {
+			at := offset.EpochOffset().Offset
+			if err := placed(topic, p, at, starts[p], ends[p]); err != nil {
+				d.fail(err)
+				return nil, err
+			}
+			w := d.window(place{topic, p})
+			if w == nil {
+				continue
+			}
+			text, _ := committed.Lookup(name, p)
+			m, err := parseMark(text.Metadata)
+			if err != nil {
+				d.log.Error("offset without a readable mark: deliveries is read from its start", "topic", topic, "partition", p, "error", err)
+			}
+			w.mu.Lock()
+			w.start, w.next, w.acked = at, at, m.from
+			w.generation = max(w.generation, m.generation+1)
+			w.mu.Unlock()
+			windows = append(windows, w)
+		}
+	}
+	if len(windows) > 0 {
+		d.takeovers.Go(func() {
+			if err := d.takeOver(d.life, windows); err != nil && d.life.Err() == nil {
+				d.fail(fmt.Errorf("take partitions over: %w", err))
+			}
+		})
+	}
+	return offsets, nil
+}
+
+// revoked gives partitions up: what was pushed is waited for, recorded and committed.
+func (d *delivery) revoked(_ context.Context, client *kgo.Client, partitions map[string][]int32) {
+	d.release(d.named(partitions))
+	client.ResumeFetchPartitions(partitions) // a pause outlives an assignment
+}
+
+// dropped forgets partitions that are another's already.
+func (d *delivery) dropped(_ context.Context, client *kgo.Client, partitions map[string][]int32) {
+	windows := d.named(partitions)
+	if len(windows) > 0 {
+		d.log.Warn("partitions lost", "partitions", len(windows))
+	}
+	d.forget(windows)
+	client.ResumeFetchPartitions(partitions)
+}
+
+func (d *delivery) named(partitions map[string][]int32) (windows []*window) {
+	d.l.inOrder(partitions, func(at place) {
+		if w := d.window(at); w != nil {
+			windows = append(windows, w)
+		}
+	})
+	return windows
+}
+
+// release drains, commits and forgets windows.
+func (d *delivery) release(windows []*window) {
+	if len(windows) == 0 {
+		return
+	}
+	d.committing.Lock()
+	defer d.committing.Unlock()
+	d.drain(windows)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.life), drainAppending)
+	defer cancel()
+	d.commitAll(ctx, windows)
+	d.forget(windows)
+}
+
+func (d *delivery) forget(windows []*window) {
+	for _, w := range windows {
+		w.closed.Store(true)
+		w.mu.Lock()
+		w.lost = true
+		w.mu.Unlock()
+		w.cancel()
+		d.mu.Lock()
+		if d.windows[w.at] == w {
+			delete(d.windows, w.at)
+		}
+		d.mu.Unlock()
+		d.log.Info("partition released", "topic", w.at.topic, "partition", w.at.partition)
+	}
+}
+
+// drain waits for what windows have in flight. First everything may finish; then nothing more is pushed, and only answers to
+// what was pushed are waited for; then completions are closed, and their outcomes are appended.
+func (d *delivery) drain(windows []*window) {
+	d.await(drainPushing, drainPushing, windows, false)
+	for _, w := range windows {
+		w.closed.Store(true)
+	}
+	d.await(drainAnswers, drainQuiet, windows, false)
+	for _, w := range windows {
+		w.mu.Lock()
+		w.sealed = true
+		w.mu.Unlock()
+	}
+	d.await(drainAppending, drainAppending, windows, true)
+}
+
+// await waits until nothing is in flight: for so long at most, and until nothing has moved for quiet. appending: only until
+// every outcome is acknowledged.
+func (d *delivery) await(atMost, quiet time.Duration, windows []*window, appending bool) {
+	deadline := time.NewTimer(atMost)
+	defer deadline.Stop()
+	idle := time.NewTimer(quiet)
+	defer idle.Stop()
+	last := -1
+	for {
+		total, busy := 0, false
+		for _, w := range windows {
+			pushing, outcomes := w.settled()
+			total += pushing
+			busy = busy || outcomes
+		}
+		if !busy && (appending || total == 0) {
+			return
+		}
+		if total != last {
+			last = total
+			idle.Reset(quiet)
+		}
+		select {
+		case <-deadline.C:
+			return
+		case <-idle.C:
+			return
+		case <-d.settled:
+		}
+	}
+}
+
+func (d *delivery) signalSettled() {
+	select {
+	case d.settled <- struct{}{}:
+	default:
+	}
+}
+
+// commitOften commits until ctx ends.
+func (d *delivery) commitOften(ctx context.Context) {
+	ticker := time.NewTicker(commitEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		d.committing.Lock()
+		windows := d.owned()
+		d.commitAll(ctx, windows)
+		d.committing.Unlock()
+		inFlight := 0
+		for _, w := range windows {
+			pushing, _ := w.settled()
+			inFlight += pushing
+		}
+		d.meter.inFlight.Set(float64(inFlight))
+	}
+}
+
+// commitAll commits how far windows are, with their marks. What fails is committed the next time, or is its next owner's.
+func (d *delivery) commitAll(ctx context.Context, windows []*window) {
+	offsets := map[string]map[int32]kgo.EpochOffset{}
+	marks := map[string]map[int32]string{}
+	var moved []*window
+	for _, w := range windows {
+		if !w.isReady() {
+			continue
+		}
+		at, m := w.position()
+		if at == w.committed && m == w.marked {
+			continue
+		}
+		name := d.l.name(w.at.topic)
+		if offsets[name] == nil {
+			offsets[name], marks[name] = map[int32]kgo.EpochOffset{}, map[int32]string{}
+		}
+		offsets[name][w.at.partition] = kgo.EpochOffset{Epoch: -1, Offset: at}
+		marks[name][w.at.partition] = m.String()
+		w.committed, w.marked = at, m
+		moved = append(moved, w)
+	}
+	if len(moved) == 0 {
+		return
+	}
+	ctx = kgo.PreCommitFnContext(ctx, func(req *kmsg.OffsetCommitRequest) error {
+		for i := range req.Topics {
+			t := &req.Topics[i]
+			for j := range t.Partitions {
+				t.Partitions[j].Metadata = kmsg.StringPtr(marks[t.Topic][t.Partitions[j].Partition])
+			}
+		}
+		return nil
+	})
+	if err := commitOffsets(ctx, d.client, offsets); err != nil {
+		for _, w := range moved {
+			w.committed = -1
+		}
+		if ctx.Err() == nil {
+			d.log.Warn("offsets not committed", "error", err)
+		}
+	}
+}
+
+// topicsOfTiers are the topics in which ends of a window's sends can stand besides deliveries, by tier from 1.
+func topicsOfTiers(s schemas.SendTopic) []schemas.Topic {
+	var topics []schemas.Topic
+	for _, tier := range schemas.SendTopics(s.Transport, s.Lane)[1:] {
+		topics = append(topics, tier.Topic())
+	}
+	return slices.Clip(topics)
+}
