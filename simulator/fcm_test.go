@@ -206,7 +206,6 @@ func TestFCMTrustsOnlyItsAccessTokens(t *testing.T) {
 func TestFCMAccessTokensEnd(t *testing.T) {
 	t.Parallel()
 	r := setup(t, with(simulator.Scenario{FCM: simulator.FCMScenario{TokenLifetime: 1}}))
-	r.access = r.accessToken(simulator.DefaultProject)
 	if got := r.send(messageTo(fcmToken, goodID)); got.status != 401 {
 		t.Fatalf("want 401 for a token that has ended, got %d %s", got.status, got.body)
 	}

@@ -69,11 +69,8 @@ type identityJSON struct {
 
 const accountKeyBits = 2048 // as Google's
 
-// openIdentity reads the directory's identity, or makes one.
+// openIdentity reads the directory's identity, or makes one. The directory is there.
 func openIdentity(dir string) (*identity, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the simulator's directory: %w", err)
-	}
 	id := &identity{dir: dir, byKID: map[string]*APNSKey{}}
 	text, err := os.ReadFile(filepath.Join(dir, identityFile)) //nolint:gosec // the operator names the directory
 	switch {

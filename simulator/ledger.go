@@ -66,7 +66,7 @@ type Summary struct {
 }
 
 // Of sums up one provider.
-func (s *Summary) Of(p Provider) (sum AppSummary) {
+func (s Summary) Of(p Provider) (sum AppSummary) {
 	sum.Provider = p
 	for _, a := range s.Apps {
 		if a.Provider == p {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ type rig struct {
 	apns   *http.Client
 	fcm    *http.Client
 	bearer string
-	access string
+	access func() string // of the default project
 }
 
 func setup(t *testing.T, change ...func(o *simulator.Options)) *rig {
@@ -56,6 +57,7 @@ func setup(t *testing.T, change ...func(o *simulator.Options)) *rig {
 	r := &rig{Simulator: s, t: t}
 	r.apns, r.fcm = r.client(), r.client()
 	r.bearer = "bearer " + providerToken(t, s.APNSKey(), time.Now())
+	r.access = sync.OnceValue(func() string { return r.accessToken(simulator.DefaultProject) })
 	return r
 }
 
@@ -165,14 +167,11 @@ func (r *rig) send(body string, change ...func(req *http.Request)) reply {
 }
 
 func (r *rig) trySend(c *http.Client, body string, change ...func(req *http.Request)) (reply, error) {
-	if r.access == "" {
-		r.access = r.accessToken(simulator.DefaultProject)
-	}
 	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, r.FCMURL()+"/v1/projects/"+simulator.DefaultProject+"/messages:send", strings.NewReader(body))
 	if err != nil {
 		return reply{}, err
 	}
-	req.Header.Set("Authorization", "Bearer "+r.access)
+	req.Header.Set("Authorization", "Bearer "+r.access())
 	for _, f := range change {
 		f(req)
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 )
@@ -34,6 +35,7 @@ type Options struct {
 // Simulator is a running stand-in for APNs and FCM. Close it.
 type Simulator struct {
 	options   Options
+	lock      *os.File // of the directory
 	identity  *identity
 	ledger    *Ledger
 	core      *core
@@ -71,15 +73,22 @@ func Start(ctx context.Context, o Options) (*Simulator, error) {
 	if o.Project == "" {
 		o.Project = DefaultProject
 	}
-	id, err := openIdentity(o.Dir)
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the simulator's directory: %w", err)
+	}
+	lock, err := lockDir(o.Dir)
 	if err != nil {
 		return nil, err
+	}
+	id, err := openIdentity(o.Dir)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
 	}
 	ledger, err := OpenLedger(o.Dir, o.Logger)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, lock.Close())
 	}
-	s := &Simulator{options: o, identity: id, ledger: ledger, gates: map[string]*gate{}}
+	s := &Simulator{options: o, lock: lock, identity: id, ledger: ledger, gates: map[string]*gate{}}
 	s.core = newCore(o.Scenario, ledger, o.Exact, time.Now)
 	if err := s.serve(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -155,6 +164,9 @@ func listen(ctx context.Context, wanted, last string) (net.Listener, error) {
 
 func (s *Simulator) start(ctx context.Context, name string, secure *tls.Config, streams int, h http.Handler) {
 	base := context.WithoutCancel(ctx)
+	if secure != nil {
+		secure = secure.Clone() // net/http changes it
+	}
 	server := &http.Server{
 		Handler: h, ReadHeaderTimeout: headerTimeout, TLSConfig: secure, ConnContext: withConn,
 		BaseContext: func(net.Listener) context.Context { return base },
@@ -191,7 +203,7 @@ func (s *Simulator) Close() error {
 		}
 		drained.Wait()
 		s.running.Wait()
-		s.closeErr = s.ledger.Close()
+		s.closeErr = errors.Join(s.ledger.Close(), s.lock.Close())
 	})
 	return s.closeErr
 }
