@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/campanile-push/campanile/vault"
+)
+
+func configCommand(t *terminal) *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Look at the settings"}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "print",
+		Short: "Print the settings in force as a YAML file, secrets masked",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, _, err := t.setup(cmd)
+			if err != nil {
+				return err
+			}
+			for _, s := range settings() {
+				if s.secret && c.values.GetString(s.key) != "" {
+					c.values.Set(s.key, "********")
+				}
+				if _, isList := s.def.([]string); isList {
+					c.values.Set(s.key, c.values.GetStringSlice(s.key))
+				}
+			}
+			text, err := yaml.Marshal(c.values.AllSettings())
+			if err != nil {
+				return err
+			}
+			fmt.Fprint(t.out, string(text))
+			return nil
+		},
+	})
+	return cmd
+}
+
+func keyFileCommand(t *terminal) *cobra.Command {
+	var hash bool
+	var id string
+	cmd := &cobra.Command{
+		Use:   "key-file",
+		Short: "Print a fresh master key, or token hash key, for a file that only Campanile may read",
+		Long: `Prints a line for vault.master_key_file. To rotate the master key, put a line with a new id before the old one on every host, restart the
+stages, and set the credentials again. With --hash it prints the key of the token hash, for vault.hash_key_file: make it once and keep it
+for ever, since statistics are kept under it.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if hash {
+				fmt.Fprint(t.out, vault.NewHashKey())
+				return nil
+			}
+			fmt.Fprint(t.out, vault.NewKeyLine(id))
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&hash, "hash", false, "a token hash key")
+	cmd.Flags().StringVar(&id, "id", "1", "id of the master key, 1 to 32 characters without a colon")
+	return cmd
+}
