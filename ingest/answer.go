@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/gin-gonic/gin"
 )
 
 // answer is a status and a JSON body, spaced as Python's json module writes it. An empty body is no body.
@@ -110,8 +112,8 @@ var (
 	typeHTML = []string{"text/html; charset=utf-8"}
 )
 
-// write sends a; h is w.Header().
-func (a *answer) write(w http.ResponseWriter) {
+// write sends a.
+func (a *answer) write(w gin.ResponseWriter) {
 	h := w.Header()
 	if a.html {
 		h["Content-Type"] = typeHTML
@@ -122,7 +124,8 @@ func (a *answer) write(w http.ResponseWriter) {
 		h.Set("Retry-After", strconv.Itoa(a.retryAfter))
 	}
 	w.WriteHeader(a.status)
+	w.WriteHeaderNow() // else gin adds a text of its own to an empty 404
 	if len(a.body) > 0 {
-		_, _ = w.Write(a.body) // the client is gone: nobody to tell
+		_, _ = w.Write(a.body) // an error: the client is gone, and there is nobody to tell
 	}
 }

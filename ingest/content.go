@@ -70,6 +70,8 @@ type contentBuilder struct {
 	kvs  []*pushv1.KeyValue // those up to len(c.Data) are in use
 	at   map[string]int     // key to place in c.Data, once there are many
 	full bool
+	// alertObject is the caller's alert where it says more than title and body: APNs has words for a subtitle and translations.
+	alertObject string
 }
 
 // few is the number of keys up to which walking them is cheaper than a map.
@@ -78,7 +80,7 @@ const few = 48
 func (b *contentBuilder) reset() {
 	data := b.c.Data[:0]
 	b.c.Reset()
-	b.c.Data, b.full = data, false
+	b.c.Data, b.full, b.alertObject = data, false, ""
 	clear(b.at)
 }
 
@@ -208,6 +210,8 @@ func (b *contentBuilder) alert(body *pushBody, moodle bool) *answer {
 				b.c.Title = s
 			case "body":
 				b.c.Body = s
+			default:
+				b.alertObject = body.alert.compact()
 			}
 			b.c.Alert = pushv1.Content_ALERT_TITLE_BODY // an empty object is no alert, as in Python
 		}
@@ -252,27 +256,30 @@ func (b *contentBuilder) fcm(v value) {
 // apns keeps the caller's `apns` as it is, for the aps dictionary, but for push_type, which is a header.
 func (b *contentBuilder) apns(v value) {
 	var rest []byte
+	put := func(name, text string) {
+		sep := byte(',')
+		if rest == nil {
+			sep = '{'
+		}
+		rest = append(append(append(append(rest, sep), quote(name)...), ':'), text...)
+	}
 	for name, member := range v.members() {
 		switch {
+		case member.isNull():
+			continue
 		case name == "push_type":
 			b.c.PushType = pushType(member.text())
 			continue
 		case name == "content":
 			b.c.ContentAvailable = member.truthy() // Reflect.UP's word for content-available
 			continue
-		case name == "content-available":
-			b.c.ContentAvailable = member.truthy()
-		case name == "mutable-content":
-			b.c.MutableContent = member.truthy()
-		case member.isNull():
-			continue
+		case name == "alert":
+			b.alertObject = ""
 		}
-		if rest == nil {
-			rest = append(rest, '{')
-		} else {
-			rest = append(rest, ',')
-		}
-		rest = append(append(append(rest, quote(name)...), ':'), member.compact()...)
+		put(name, member.compact())
+	}
+	if b.alertObject != "" {
+		put("alert", b.alertObject)
 	}
 	if rest != nil {
 		b.c.ApnsJson = append(rest, '}')
