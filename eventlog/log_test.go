@@ -1,55 +1,39 @@
 package eventlog_test
 
 import (
-	"context"
+	"os"
+	"strings"
 	"testing"
-	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kfake"
-	"log/slog"
+	"go.uber.org/goleak"
 
 	"github.com/campanile-push/campanile/eventlog"
-	"github.com/campanile-push/campanile/schemas"
-	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
+	"github.com/campanile-push/campanile/eventlog/logtest"
 )
 
-func TestCoreSmoke(t *testing.T) {
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestSuite runs on the cluster of KAFKA_BROKERS, or on kfake.
+func TestSuite(t *testing.T) {
 	t.Parallel()
-	c, err := kfake.NewCluster(kfake.NumBrokers(1))
+	logtest.RunSuite(t, cluster(t))
+}
+
+func cluster(t testing.TB) eventlog.Config {
+	t.Helper()
+	if brokers := os.Getenv("KAFKA_BROKERS"); brokers != "" {
+		return eventlog.Config{Brokers: strings.Split(brokers, ",")}
+	}
+	return fake(t)
+}
+
+func fake(t testing.TB, opts ...kfake.Opt) eventlog.Config {
+	t.Helper()
+	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	l, err := eventlog.Open(ctx, eventlog.Config{Brokers: c.ListenAddrs(), Prefix: "x."}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close(ctx)
-	layout, err := l.CreateTopics(ctx, 4)
-	if err != nil || layout.Partitions != 4 {
-		t.Fatal(layout, err)
-	}
-	plans, err := l.PlanTopics(ctx, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range plans {
-		if p.Action != eventlog.KeepTopic {
-			t.Errorf("%+v", p)
-		}
-	}
-	start := time.Now()
-	if err := l.Append(ctx, func(out *schemas.Out) {
-		out.AppConfigured(&pushv1.AppConfigured{App: "a"})
-	}); err != nil {
-		t.Fatal(err)
-	}
-	t.Log(time.Since(start))
-	ends, err := l.Ends(ctx, schemas.Apps)
-	t.Log(ends, err)
-	off, err := l.GroupOffsets(ctx, schemas.GroupProjector)
-	t.Log(off, err)
+	return eventlog.Config{Brokers: c.ListenAddrs()}
 }
