@@ -50,6 +50,9 @@ func TestPaceIsTheLowerOfRateAndSpread(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if c.r == nil {
+				c.r = &request{}
+			}
 			if got := c.b.pace(c.r, c.now); got != c.want {
 				t.Errorf("want %+v, got %+v", c.want, got)
 			}

@@ -25,7 +25,7 @@ func TestNextStepPassesOverWhatWaits(t *testing.T) {
 		"another app may pass": {[]candidate{{lane: full()}, {lane: free()}}, step{kind: stepPage, index: 1, limit: 5_000, wakeAt: never}},
 		"its own rate":         {[]candidate{{lane: free(), slice: 7}}, step{kind: stepPage, limit: 7, wakeAt: never}},
 		"cancelled while paused and ahead": {
-			[]candidate{{lane: full(), paused: true}, {lane: full(), paused: true, closing: true}}, step{kind: stepClose, index: 1, wakeAt: never},
+			[]candidate{{lane: full(), paused: true}, {lane: full(), paused: true, closing: true}}, step{kind: stepClose, index: 1},
 		},
 		"paused until it expires": {[]candidate{{lane: free(), paused: true, expires: now + 3}}, step{wakeAt: now + 3}},
 		"a share of the lead for each": {

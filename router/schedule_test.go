@@ -1,0 +1,252 @@
+package router_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/campanile-push/campanile/router"
+	"github.com/campanile-push/campanile/schemas"
+	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
+)
+
+// expandOnly runs the broadcast router alone: nobody delivers, counts or ends anything.
+func (h *house) expandOnly(d time.Duration) {
+	ctx, cancel := context.WithTimeout(h.t.Context(), d)
+	defer cancel()
+	var wg sync.WaitGroup
+	state := router.NewState(h.stateOptions, h.log.layout)
+	followers := followAll(ctx, &wg, h.log, state, nil)
+	runDrives(ctx, &wg, h.log, router.NewBroadcasts(h.broadcastsOptions, state, h.audience, quiet()), followers, commitTo(h.log, 0))
+	wg.Wait()
+}
+
+func (h *house) sentOf(id schemas.ID) int { return len(h.sends()[id]) }
+
+func TestExpansionStaysWithinTheLead(t *testing.T) {
+	t.Parallel()
+	for _, ranges := range []uint32{1, 16, 64} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t, 3)
+			h.stateOptions.StartRate, h.stateOptions.LeadSeconds, h.stateOptions.MinLead = 1000, 2, 100
+			h.devices("app", "news", 20_000)
+			first := h.request(&pushv1.BroadcastRequested{Ranges: ranges})
+			second := h.request(&pushv1.BroadcastRequested{Ranges: ranges})
+			h.expandOnly(time.Minute)
+			// Each transport has its lead of 2,000; what another partition has just sent may be unseen, which at most doubles it.
+			got := h.sentOf(first) + h.sentOf(second)
+			if got > 2*2*2000 {
+				t.Errorf("%d ranges: %d sends without one outcome, the lead is 2,000 a transport", ranges, got)
+			}
+			if got < 2*2000/2 {
+				t.Errorf("%d ranges: only %d sends of a lead of 2,000 a transport", ranges, got)
+			}
+		})
+	}
+}
+
+func TestAnotherAppAndATinyLeadAreNeverHeldBackForEver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 2)
+		h.stateOptions.MinLead, h.stateOptions.StartRate, h.stateOptions.LeadSeconds = 1, 0.001, 0.001
+		want := h.devices("app", "news", 3000)
+		id := h.request(&pushv1.BroadcastRequested{Ranges: 64})
+		h.untilEnded(time.Hour, id)
+		checkExact(t, h, id, want)
+	})
+}
+
+func TestASmallBroadcastPassesAHugeOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 1)
+		h.devices("big", "news", 30_000)
+		small := h.devices("small", "news", 500)
+		huge := h.request(&pushv1.BroadcastRequested{App: "big"})
+		id := h.request(&pushv1.BroadcastRequested{App: "small"})
+		h.broadcastsOptions.MaxPage = 500
+		h.expandOnly(time.Second)
+		var bigBefore int
+		records := h.log.all(schemas.Expansions)
+		for _, r := range records {
+			e := &pushv1.CursorMoved{}
+			if err := r.Into(e); err != nil {
+				t.Fatal(err)
+			}
+			if schemas.IDFrom(e.BroadcastId) == id && e.Done && e.Emitted > 0 {
+				break
+			}
+			if schemas.IDFrom(e.BroadcastId) == huge {
+				bigBefore++
+			}
+		}
+		if got := h.sentOf(id); got != len(small) {
+			t.Errorf("the small broadcast: want %d sends, got %d", len(small), got)
+		}
+		if bigBefore > 6 {
+			t.Errorf("%d pages of the huge broadcast went before the small one was through", bigBefore)
+		}
+	})
+}
+
+func TestAStoreThatIsBehindHoldsUpOnlyItsBroadcast(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 2)
+		h.audience.applied = []int64{10, 10}
+		h.devices("app", "news", 100)
+		fresh := h.request(&pushv1.BroadcastRequested{Watermark: &pushv1.Watermark{Ends: []int64{10, 4}}})
+		stale := h.request(&pushv1.BroadcastRequested{Watermark: &pushv1.Watermark{Ends: []int64{10, 11}}})
+		h.expandOnly(10 * time.Second)
+		if got := h.sentOf(fresh); got != 100 {
+			t.Errorf("the fresh one: want 100 sends, got %d", got)
+		}
+		if got := h.sentOf(stale); got != 0 {
+			t.Errorf("the store had not applied what its request had seen, and %d sends went", got)
+		}
+		h.audience.mu.Lock()
+		reads := h.audience.reads
+		h.audience.applied = []int64{10, 11}
+		h.audience.mu.Unlock()
+		if reads > 100 {
+			t.Errorf("%d questions to a store that was behind for 10 s", reads)
+		}
+		h.expandOnly(10 * time.Second)
+		if got := h.sentOf(stale); got != 100 {
+			t.Errorf("once applied: want 100 sends, got %d", got)
+		}
+	})
+}
+
+func TestAStoreThatIsAwayIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 2)
+		want := h.devices("app", "news", 100)
+		h.audience.away = errors.New("connection refused")
+		id := h.request(&pushv1.BroadcastRequested{})
+		go func() {
+			time.Sleep(5 * time.Second)
+			h.audience.mu.Lock()
+			h.audience.away = nil
+			h.audience.mu.Unlock()
+		}()
+		h.untilEnded(time.Minute, id)
+		checkExact(t, h, id, want)
+	})
+}
+
+func TestNothingGoesBeforeSendAt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 2)
+		want := h.devices("app", "news", 100)
+		id := h.request(&pushv1.BroadcastRequested{SendAtUs: time.Now().Add(time.Hour).UnixMicro()})
+		h.during(time.Hour - time.Millisecond)
+		if got := h.sentOf(id); got != 0 {
+			t.Errorf("%d sends before their time", got)
+		}
+		h.untilEnded(time.Minute, id)
+		checkExact(t, h, id, want)
+	})
+}
+
+func TestPauseStopsAndResumeGoesOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 2)
+		want := h.devices("app", "news", 5000)
+		id := h.request(&pushv1.BroadcastRequested{Rate: 100})
+		h.during(10 * time.Second)
+		h.log.append(func(out *schemas.Out) { out.BroadcastPaused(&pushv1.BroadcastPaused{BroadcastId: id[:]}) })
+		before := h.sentOf(id)
+		h.during(time.Minute)
+		if got := h.sentOf(id); got != before {
+			t.Errorf("%d sends while paused", got-before)
+		}
+		h.log.append(func(out *schemas.Out) { out.BroadcastResumed(&pushv1.BroadcastResumed{BroadcastId: id[:]}) })
+		h.untilEnded(time.Hour, id)
+		checkExact(t, h, id, want)
+	})
+}
+
+func TestARateAndASpreadAreKept(t *testing.T) {
+	t.Parallel()
+	for name, e := range map[string]*pushv1.BroadcastRequested{
+		"rate":              {Rate: 50},
+		"rate, 16 ranges":   {Rate: 50, Ranges: 16},
+		"spread":            {SpreadSeconds: 100, AudienceEstimate: 5000},
+		"spread, 64 ranges": {SpreadSeconds: 100, AudienceEstimate: 5000, Ranges: 64},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t, 3)
+				h.devices("app", "news", 5000)
+				id := h.request(e)
+				h.during(50 * time.Second)
+				if got := h.sentOf(id); got < 2000 || got > 2800 {
+					t.Errorf("50 a second for 50 s: want about 2,500 sends, got %d", got)
+				}
+			})
+		})
+	}
+}
+
+func TestAChangedRateTakesHoldAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 2)
+		want := h.devices("app", "news", 2000)
+		id := h.request(&pushv1.BroadcastRequested{Rate: 0.001}) // the second page is due in hours
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		var wg sync.WaitGroup
+		wg.Go(func() { h.process(ctx) })
+		time.Sleep(time.Minute)
+		h.log.append(func(out *schemas.Out) {
+			out.BroadcastRateChanged(&pushv1.BroadcastRateChanged{BroadcastId: id[:]})
+		})
+		time.Sleep(10 * time.Second)
+		cancel()
+		wg.Wait()
+		checkExact(t, h, id, want)
+	})
+}
+
+func TestWhatHasExpiredIsNotExpanded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 2)
+		h.devices("app", "news", 1000)
+		id := h.request(&pushv1.BroadcastRequested{Rate: 10, ExpiresAtUs: time.Now().Add(10 * time.Second).UnixMicro()})
+		paused := h.request(&pushv1.BroadcastRequested{ExpiresAtUs: time.Now().Add(10 * time.Second).UnixMicro(), SendAtUs: time.Now().Add(time.Second).UnixMicro()})
+		h.log.append(func(out *schemas.Out) { out.BroadcastPaused(&pushv1.BroadcastPaused{BroadcastId: paused[:]}) })
+		h.untilEnded(time.Minute, id, paused)
+		if got := h.sentOf(id); got == 0 || got > 200 {
+			t.Errorf("10 a second for 10 s: want about 100 sends, got %d", got)
+		}
+		checkEnd(t, h, id, int64(h.sentOf(id)))
+		checkEnd(t, h, paused, 0)
+	})
+}
+
+func TestThePlatformsOfARequestFilterItsAudience(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 2)
+		var want []schemas.Device
+		for _, d := range h.devices("app", "news", 1000) {
+			if d.Transport == schemas.APNS {
+				want = append(want, d)
+			}
+		}
+		id := h.request(&pushv1.BroadcastRequested{Platforms: []string{"ios"}})
+		h.untilEnded(time.Minute, id)
+		checkExact(t, h, id, want)
+	})
+}
