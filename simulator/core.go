@@ -86,7 +86,7 @@ func (c *core) changeRules(rules []Rule, keep bool) {
 	live := c.liveRules(rules)
 	if keep {
 		now := c.now()
-		old := slices.DeleteFunc(slices.Clone(next.rules), func(r *rule) bool { return !r.until.IsZero() && now.After(r.until) })
+		old := slices.DeleteFunc(slices.Clone(next.rules), func(r *rule) bool { return !r.until.IsZero() && !now.Before(r.until) })
 		live = append(live, old...)
 	}
 	next.rules = live

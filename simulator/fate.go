@@ -115,8 +115,8 @@ func marked(p *Push) (verdict, bool) {
 		}
 		name, count, _ := strings.Cut(name, "*")
 		reason, known := reasonAt(FCM, name)
-		times, _ := strconv.Atoi(count) // no number: without end
-		return verdict{reason, times}, known
+		times, _ := strconv.Atoi(count) // no number: without end, as 0
+		return verdict{reason, max(times, 0)}, known
 	}
 	rest, ok := strings.CutPrefix(p.Token, apnsMarker)
 	if !ok || len(rest) < 6 {
