@@ -33,11 +33,15 @@ var dispensable = []string{"fullmessage", "fullmessagehtml", "contexturlname", "
 // leastText is what is left of a text, in bytes, before the next one is shortened too.
 const leastText = 40
 
+// maxText is more than any text has: to cut it off leaves leastText.
+const maxText = 1 << 40
+
 // trimmer makes content fit. The order is fixed and documented: renamed copies, the dispensable keys, then the texts are shortened,
 // longest first. Encrypted content is never touched: cut, it could not be opened.
 type trimmer struct {
 	c    *pushv1.Content
 	step int
+	over int // before the last shortening
 }
 
 // next makes a smaller copy of the content, by at least over bytes where that is possible at once. It returns nil when nothing
@@ -56,8 +60,12 @@ func (t *trimmer) next(over int) *pushv1.Content {
 			smaller = dropData(t.c, dispensable[t.step-1])
 			t.step++
 		default:
-			smaller = shorten(t.c, over)
-			if smaller == nil {
+			if t.over > 0 && over >= t.over { // the last one gained nothing: a text that is not shown, or a tie of escapes
+				over = maxText
+			} else {
+				t.over = over
+			}
+			if smaller = shorten(t.c, over); smaller == nil {
 				return nil
 			}
 		}
@@ -128,8 +136,5 @@ func shorten(c *pushv1.Content, over int) *pushv1.Content {
 	const ellipsis = "…"
 	size := len(appendString(nil, *longest)) - len(`""`)
 	*longest = cut(*longest, max(size-over-len(ellipsis), leastText-len(ellipsis))) + ellipsis
-	if len(*longest) >= size { // nothing was gained: a short text of long escapes
-		*longest = ellipsis
-	}
 	return smaller
 }
