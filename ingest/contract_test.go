@@ -209,7 +209,9 @@ func TestASuccessIsInTheLogFirst(t *testing.T) {
 
 func TestAFullLogIsAnswered503WithTheReason(t *testing.T) {
 	t.Parallel()
-	h := setup(t, 1, func(o *ingest.Options) { o.Full = func() error { return errors.New("the disk under the data directory is low") } })
+	h := setup(t, 1, func(o *ingest.Options) {
+		o.Full = func() error { return errors.New("the disk under the data directory is low") }
+	})
 	got := h.post(keyAll, "/api/v2/push", `{"device":"fcm","token":"t","alert":"a"}`)
 	h.want(got, 503, `{"error": "the disk under the data directory is low"}`)
 	if got.header.Get("Retry-After") == "" {

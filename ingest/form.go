@@ -90,7 +90,7 @@ func (f *form) addBody(contentType, body string) error {
 	r := multipart.NewReader(strings.NewReader(body), params["boundary"])
 	for {
 		part, err := r.NextRawPart() // raw: nobody encodes fields as quoted-printable, and a value stays what was sent
-		if err == io.EOF { //nolint:errorlint // a wrapped EOF is a body that ended before its last boundary
+		if err == io.EOF {           //nolint:errorlint // a wrapped EOF is a body that ended before its last boundary
 			return nil
 		}
 		if err != nil {

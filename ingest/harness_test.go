@@ -140,10 +140,11 @@ type memStore struct {
 	mu      sync.Mutex
 	follow  *follower
 	frozen  bool
+	lazy    int // applies at each lazy-th question only; zero: at each
 	away    bool
 	devices map[schemas.Device]*row
 	lookups int
-	batch   int // the largest
+	asked   int
 }
 
 type row struct {
@@ -203,7 +204,8 @@ func (s *memStore) sync(ctx context.Context, need schemas.Watermark) error {
 	if s.away {
 		return errAway
 	}
-	if !s.frozen {
+	s.asked++
+	if !s.frozen && (s.lazy == 0 || s.asked%s.lazy == 0) {
 		if err := s.follow.catchUp(ctx); err != nil {
 			return err
 		}
@@ -218,7 +220,6 @@ func (s *memStore) Lookup(ctx context.Context, devices []schemas.Device, need sc
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lookups++
-	s.batch = max(s.batch, len(devices))
 	layout := s.follow.log.layout
 	asked := make(schemas.Watermark, layout.Partitions)
 	for _, d := range devices {
@@ -365,12 +366,22 @@ func (h *house) say(f func(out *schemas.Out)) {
 // issue is what the operator's command does.
 func (h *house) issue(app, value string, permissions uint32) {
 	h.t.Helper()
+	h.say(operatorKey(app, value, permissions))
+}
+
+func operatorKey(app, value string, permissions uint32) func(*schemas.Out) {
 	sum := sha256.Sum256([]byte(value))
-	h.say(func(out *schemas.Out) {
+	return func(out *schemas.Out) {
 		out.AccessKeyIssued(&pushv1.AccessKeyIssued{
 			App: app, KeyId: hex.EncodeToString(sum[:16]), ValueHash: sum[:], Permissions: permissions, IssuedAtUs: 1,
 		})
-	})
+	}
+}
+
+// appWithKey is the test app with the key that may everything.
+func appWithKey(out *schemas.Out) {
+	out.AppConfigured(&pushv1.AppConfigured{App: appName})
+	operatorKey(appName, keyAll, 15)(out)
 }
 
 // configure changes the app's settings.

@@ -13,7 +13,7 @@ import (
 const (
 	maxBatch     = 1024 // devices in one lookup
 	maxQuestions = 8192 // requests that wait for a turn; more are answered without proof
-	firstPause   = 5 * time.Millisecond
+	firstPause   = 2 * time.Millisecond
 	longestPause = 80 * time.Millisecond
 )
 

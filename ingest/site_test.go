@@ -203,7 +203,9 @@ func TestAProvenSiteOwnsItsURL(t *testing.T) {
 	h.want(h.post(key, "/broadcast/", "alert=a"), 403, `{"error": "No permission to send broadcast"}`)
 	h.want(h.post(squat, "/broadcast/", "alert=a"), 200, `{"status": "ok"}`)
 	// Revoked, it gives the URL back.
-	h.say(func(out *schemas.Out) { out.AccessKeyRevoked(&pushv1.AccessKeyRevoked{App: appName, KeyId: later.KeyId}) })
+	h.say(func(out *schemas.Out) {
+		out.AccessKeyRevoked(&pushv1.AccessKeyRevoked{App: appName, KeyId: later.KeyId})
+	})
 	h.settle()
 	h.want(h.post(squat, "/broadcast/", "alert=a"), 400, `{"error": "Invalid access key"}`)
 	h.want(h.post(key, "/broadcast/", "alert=a"), 200, `{"status": "ok"}`)
