@@ -93,6 +93,26 @@ func TestFoldOfACompactedLogIsTheFoldOfTheWhole(t *testing.T) {
 	}
 }
 
+func TestFoldSkipsWhatIsApplied(t *testing.T) {
+	t.Parallel()
+	log := storetest.NewLog(schemas.Layout{Partitions: 1})
+	d := schemas.Device{App: "moodle", Transport: schemas.FCM, Token: "d"}
+	log.Say(storetest.Register(d, 1, "Android-fcm"))
+	log.Say(storetest.Subscribe(d, "a"))
+	log.Say(storetest.Subscribe(d, "b"))
+	facts, err := projections.Read(log.Batch(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changes := facts.Fold(2, make([]projections.State, 1))
+	if len(changes) != 1 || changes[0].After.Known || !slices.Equal(changes[0].After.Channels, []string{"b"}) {
+		t.Errorf("from offset 2: want channel b alone, got %+v", changes)
+	}
+	if changes := facts.Fold(3, make([]projections.State, 1)); len(changes) != 0 {
+		t.Errorf("from the end: want nothing, got %+v", changes)
+	}
+}
+
 func TestUnknownTypeIsToldFromMalformed(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
