@@ -97,7 +97,8 @@ func (l *Log) newTransactor(ctx context.Context, o DriveOptions, p int32, layout
 	}
 	t.promise = func(_ *kgo.Record, err error) {
 		if err != nil {
-			t.failed.CompareAndSwap(nil, &err)
+			first := err // a copy, so that the parameter does not go to the heap for every record
+			t.failed.CompareAndSwap(nil, &first)
 		}
 	}
 	return t, nil

@@ -46,7 +46,7 @@ func (b *Broker) compactNow(ctx context.Context, cl *kgo.Client, topics []string
 	b.paused.Store(&job)
 	_, err := pauseRequest().RequestWith(ctx, cl)
 	if b.paused.CompareAndSwap(&job, nil) { // it never came to our look
-		return fmt.Errorf("compact the log: pause the broker: %w", err)
+		return errors.Join(errors.New("compact the log: the broker was not paused"), err)
 	}
 	return <-result
 }
