@@ -140,7 +140,9 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, params url.Value
 	}
 	if query == helloQuery {
 		w.Header().Set("X-ClickHouse-Format", "Native")
-		_, _ = newAnswer(w, r, params).Write(hello(h.version))
+		out := newAnswer(w, r, params)
+		_, _ = out.Write(hello(h.version))
+		_ = out.finish()
 		return
 	}
 	set, reset, err := settingsOf(params)
@@ -279,6 +281,7 @@ func (h *handler) run(w http.ResponseWriter, r *http.Request, s *pooled, query, 
 	case out.wrote:
 		// The status is out. ClickHouse frames what went wrong so that no row can be taken for it.
 		message := err.Error()
+		out.plain()
 		_, _ = fmt.Fprintf(out, "\r\n__exception__\r\n%s\r\n%s\n%d %s\r\n__exception__\r\n", tagged, message, len(message)+1, tagged)
 	default:
 		w.Header().Del("Content-Encoding")

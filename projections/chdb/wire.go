@@ -1,6 +1,7 @@
 package chdb
 
 import (
+	"bytes"
 	"compress/gzip"
 	"encoding/binary"
 	"errors"
@@ -80,19 +81,6 @@ type blockReader struct {
 	src   io.Reader
 	block []byte
 	data  *compress.Reader
-	feed  feed
-}
-
-// feed gives the bytes of one block, then io.EOF.
-type feed struct{ rest []byte }
-
-func (f *feed) Read(p []byte) (int, error) {
-	if len(f.rest) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(p, f.rest)
-	f.rest = f.rest[n:]
-	return n, nil
 }
 
 func (b *blockReader) Read(p []byte) (int, error) {
@@ -139,10 +127,8 @@ func (b *blockReader) next() error {
 		}
 		return err
 	}
-	b.feed.rest = b.block
-	if b.data == nil {
-		b.data = compress.NewReader(&b.feed)
-	}
+	// A reader for each block: after an end of input, ch-go's gives the last block once more.
+	b.data = compress.NewReader(bytes.NewReader(b.block))
 	return nil
 }
 
@@ -194,6 +180,13 @@ func (a *answer) Write(p []byte) (int, error) {
 		p = p[k:]
 	}
 	return n, nil
+}
+
+// plain makes the blocks that follow uncompressed ones. clickhouse-go looks for an exception among the bytes as they came.
+func (a *answer) plain() {
+	if a.block != nil {
+		a.block = compress.NewWriter(compress.LevelZero, compress.None)
+	}
 }
 
 // finish writes what is still held back.

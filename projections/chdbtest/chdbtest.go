@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,17 +15,25 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/campanile-push/campanile/projections/chdb"
 )
 
 // dirEnv, when it is set, makes the test binary the engine of that directory.
 const dirEnv = "CAMPANILE_CHDBTEST_DIR"
 
-// Main is what a package's TestMain calls: os.Exit(chdbtest.Main(m)).
+// Main is what a package's TestMain calls: os.Exit(chdbtest.Main(m)). It fails where the tests leave goroutines behind.
 func Main(m *testing.M) int {
 	dir := os.Getenv(dirEnv)
 	if dir == "" {
-		return m.Run()
+		code := m.Run()
+		http.DefaultClient.CloseIdleConnections()
+		if err := goleak.Find(); err != nil && code == 0 {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return code
 	}
 	if err := chdb.ServeChild(context.Background(), chdb.Options{Dir: dir}, os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
