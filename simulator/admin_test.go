@@ -169,7 +169,7 @@ func TestARestartKeepsIdentityPortsAndLedger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer second.Close() //nolint:errcheck // the end of the test
+	defer second.Close()
 	again := second.Identity()
 	if again.CAPEM != id.CAPEM || again.APNSKey.P8 != id.APNSKey.P8 || again.APNSKey.KeyID != id.APNSKey.KeyID {
 		t.Error("want the same CA and key")

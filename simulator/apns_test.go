@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"golang.org/x/net/http2"
 
 	"github.com/campanile-push/campanile/simulator"
 )
@@ -234,11 +233,11 @@ func TestAPNsTakesACertificateForItsBundleOnly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		transport := &http2.Transport{TLSClientConfig: &tls.Config{RootCAs: r.RootCAs(), Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}}
-		// A certificate of another authority is sent all the same, as a client with the wrong file would.
-		transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
-		t.Cleanup(transport.CloseIdleConnections)
-		return &http.Client{Transport: transport, Timeout: 30 * time.Second}
+		return r.clientWith(&tls.Config{
+			RootCAs: r.RootCAs(), MinVersion: tls.VersionTLS12,
+			// A certificate of another authority is sent all the same, as a client with the wrong file would.
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil },
+		})
 	}
 	ours, theirs := client(r), client(setup(t))
 	for _, c := range []struct {

@@ -78,7 +78,7 @@ func (a *authority) pool() *x509.CertPool {
 }
 
 // oidUserID is where Apple's push certificates hold the bundle id.
-var oidUserID = asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}
+var oidUserID = asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1} //nolint:gochecknoglobals // a table
 
 // serverCertificate is for this machine's loopback names and for the host part of each address.
 func (a *authority) serverCertificate(addresses ...string) (tls.Certificate, error) {

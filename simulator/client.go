@@ -79,7 +79,7 @@ func (c *Client) Export(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("export the ledger: %w", err)
 	}
-	defer answer.Body.Close() //nolint:errcheck // it was read
+	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
 		return fmt.Errorf("export the ledger: status %d", answer.StatusCode)
 	}
@@ -158,7 +158,7 @@ func (c *Client) do(ctx context.Context, method, path string, body, into any) er
 	if err != nil {
 		return fmt.Errorf("simulator, %s %s: %w", method, path, err)
 	}
-	defer answer.Body.Close() //nolint:errcheck // it was read
+	defer answer.Body.Close()
 	if answer.StatusCode >= http.StatusMultipleChoices {
 		why, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
 		return fmt.Errorf("simulator, %s %s: %s: %s", method, path, answer.Status, bytes.TrimSpace(why))

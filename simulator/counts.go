@@ -84,7 +84,7 @@ func (s *countShard) slot(key uint64) int {
 	for s.keys[i] != 0 && s.keys[i] != key {
 		i = (i + 1) & mask
 	}
-	return int(i) //nolint:gosec // below the length of a slice
+	return int(i)
 }
 
 func (s *countShard) grow(counts bool) {

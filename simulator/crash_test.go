@@ -26,10 +26,10 @@ func TestLedgerChild(t *testing.T) { //nolint:paralleltest // it is a process of
 		t.Fatal(err)
 	}
 	for i := uint64(0); ; i++ {
-		if err := l.Append(simulator.Entry{TimeUS: int64(i), Service: simulator.FCM, App: "p", Token: i}); err != nil { //nolint:gosec // small
+		if err := l.Append(simulator.Entry{TimeUS: int64(i), Service: simulator.FCM, App: "p", Token: i}); err != nil {
 			t.Fatal(err)
 		}
-		fmt.Println("appended", i) //nolint:forbidigo // the parent reads it
+		fmt.Println("appended", i)
 	}
 }
 
@@ -38,7 +38,7 @@ func TestLedgerSurvivesAKilledProcess(t *testing.T) {
 	dir := t.TempDir()
 	var before int64
 	for round := range 5 {
-		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLedgerChild$", "-test.v") //nolint:gosec // this very program
+		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLedgerChild$", "-test.v")
 		child.Env = append(os.Environ(), crashDir+"="+dir)
 		out, err := child.StdoutPipe()
 		if err != nil {

@@ -8,11 +8,11 @@
 // The ledger names a push by provider, app (APNs topic or FCM project), token and notification id. For APNs the id is
 // apns-id. FCM's request has no such field, so the id is, in this order:
 //
-//  1. the request header X-Campanile-Send-Id, which Google ignores: for clients that build their own requests;
-//  2. message.data["campanile_id"], which no user sees and which lets an app report what it received: what a sender should
-//     set, to the send's id in canonical text;
+//  1. the request header X-Campanile-Send-Id, which Google ignores and no phone sees: what a sender should set, to the
+//     send's id in canonical text;
+//  2. message.data["campanile_id"], which lets an app report what it received: for clients that cannot set a header;
 //  3. message.fcm_options.analytics_label;
-//  4. otherwise a hash of the message: two equal messages to one token then count as a repeat.
+//  4. otherwise a hash of the message without its ttl: two pushes of one text to one token then count as a repeat.
 //
 // # Who fails
 //

@@ -124,7 +124,7 @@ func marked(p *Push) (verdict, bool) {
 	}
 	reason, known := apnsMarkers[rest[:4]]
 	times, _ := strconv.ParseUint(rest[4:6], 16, 8)
-	return verdict{reason, int(times)}, known //nolint:gosec // at most 255
+	return verdict{reason, int(times)}, known
 }
 
 // mixShare is one reason of a Mix, in a fixed order.
@@ -158,7 +158,7 @@ func mixed(shares []mixShare, seed uint64, p *Push) verdict {
 		case !known:
 			return verdict{}
 		case transient(m.name):
-			return verdict{reason, 1 + int(mix(h)%2)} //nolint:gosec // 1 or 2
+			return verdict{reason, 1 + int(mix(h)%2)}
 		}
 		return verdict{reason, 0}
 	}

@@ -15,7 +15,7 @@ import (
 
 // hexToken is a token of the n-th device.
 func hexToken(n int) string {
-	r := rand.New(rand.NewPCG(uint64(n), 7)) //nolint:gosec // not negative, and no secret
+	r := rand.New(rand.NewPCG(uint64(n), 7))
 	return fmt.Sprintf("%016x%016x%016x%016x", r.Uint64(), r.Uint64(), r.Uint64(), r.Uint64())
 }
 
@@ -335,7 +335,7 @@ fcm: {quota_per_minute: 600000, token_lifetime: 10m}
 		"sed: 7":                                     "not found",
 		"latency: fast":                              "want 0, 20ms",
 		"retry_after: 5":                             "want a number and a unit",
-		"mix: {daed: 0.1}":                           "want one of",
+		"mix: {nobody: 0.1}":                         "want one of",
 		"mix: {dead: 2}":                             "want 0 to 1",
 		"mix: {dead: 0.6, bad_token: 0.6}":           "at most 1",
 		"rules: [{name: x}]":                         "does nothing",

@@ -327,8 +327,11 @@ func TestFCMNamesAPushByWhatTheSenderGave(t *testing.T) {
 	r.send(body(third, `"campanile_id":"`+second+`"`), setHeader(simulator.SendIDHeader, goodID))
 	r.send(body(third, `"campanile_id":"`+second+`"`))
 	r.send(body(third, ""))
-	r.send(body("", ""))
-	r.send(body("", ""))
+	noID := func(ttl string) string {
+		return `{"message":{"token":"` + fcmToken + `","android":{"ttl":"` + ttl + `"}}}`
+	}
+	r.send(noID("3600s"))
+	r.send(noID("3599s"))
 	pushes := r.Pushes(simulator.PushFilter{Provider: simulator.FCM})
 	if len(pushes) != 5 {
 		t.Fatalf("want 5 pushes, got %d", len(pushes))
@@ -339,7 +342,7 @@ func TestFCMNamesAPushByWhatTheSenderGave(t *testing.T) {
 		}
 	}
 	if pushes[3].ID != pushes[4].ID || pushes[3].ID == third {
-		t.Errorf("want the message's hash twice, got %s and %s", pushes[3].ID, pushes[4].ID)
+		t.Errorf("want the message's hash twice, whatever its ttl, got %s and %s", pushes[3].ID, pushes[4].ID)
 	}
 	if s := r.Ledger().Summary(); s.Accepted != 5 || s.Unique != 4 || s.Repeats != 1 || s.Tokens != 1 {
 		t.Errorf("want 5 accepted, 4 unique, 1 repeat, 1 token, got %+v", s)

@@ -66,7 +66,7 @@ func (h *fcmHTTP) send(w http.ResponseWriter, r *http.Request, project string) {
 		h.refuse(w, problem)
 		return
 	}
-	p := &Push{Provider: FCM, App: project, Token: valid.target, Priority: valid.priority, Body: body, id: idOf(valid.id, body)}
+	p := &Push{Provider: FCM, App: project, Token: valid.target, Priority: valid.priority, Body: body, id: valid.ledgerID()}
 	p.ID = string(appendUUID(nil, p.id))
 	if valid.ttl >= 0 {
 		seconds := int64(valid.ttl / time.Second)
@@ -146,8 +146,7 @@ func (h *fcmHTTP) token(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxFCMBody)
 	if err := r.ParseForm(); err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			h.oauthError(w, &oauthProblem{"invalid_request", "Request too large."})
 			return
 		}

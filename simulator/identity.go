@@ -72,7 +72,7 @@ const accountKeyBits = 2048 // as Google's
 // openIdentity reads the directory's identity, or makes one. The directory is there.
 func openIdentity(dir string) (*identity, error) {
 	id := &identity{dir: dir, byKID: map[string]*APNSKey{}}
-	text, err := os.ReadFile(filepath.Join(dir, identityFile)) //nolint:gosec // the operator names the directory
+	text, err := os.ReadFile(filepath.Join(dir, identityFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if err := id.generate(); err != nil {
@@ -203,7 +203,7 @@ func (id *identity) setAddresses(addresses map[string]string) error {
 
 // save is called with mu held, or before anybody else knows id.
 func (id *identity) save() error {
-	text, err := json.MarshalIndent(&id.file, "", "  ")
+	text, err := json.MarshalIndent(&id.file, "", "  ") //nolint:gosec // the secret of a stand-in, in its own directory, mode 0600
 	if err != nil {
 		return err
 	}

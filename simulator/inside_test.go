@@ -100,7 +100,7 @@ func TestQuotaRefillsWithTime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer ledger.Close() //nolint:errcheck // the end of the test
+		defer ledger.Close()
 		c := newCore(Scenario{FCM: FCMScenario{QuotaPerMinute: 60}}, ledger, 0, time.Now)
 		take := func(n int) (taken int) {
 			for range n {
@@ -137,7 +137,7 @@ func TestRulesKeepTheirTime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer ledger.Close() //nolint:errcheck // the end of the test
+		defer ledger.Close()
 		c := newCore(Scenario{Rules: []Rule{{Reason: "dead", After: Duration(10 * time.Second), For: Duration(5 * time.Second)}}}, ledger, 0, time.Now)
 		begin := time.Now()
 		for _, step := range []struct {
@@ -165,7 +165,7 @@ func TestAttemptsAreBounded(t *testing.T) {
 		t.Fatal("want the first attempt to fail")
 	}
 	for i := range maxAttempts { // the younger generation is full once, and becomes the older
-		c.attempt(&Push{Provider: FCM, tokenHash: uint64(i) + 10}, 0, 2) //nolint:gosec // not negative
+		c.attempt(&Push{Provider: FCM, tokenHash: uint64(i) + 10}, 0, 2)
 	}
 	if !c.attempt(p, 0, 2) || c.attempt(p, 0, 2) {
 		t.Error("want the count of the older generation to go on: one more failure, then none")

@@ -99,7 +99,7 @@ var ErrClosed = errors.New("the ledger is closed")
 // TokenHash is how the ledger names a token.
 func TokenHash(token string) uint64 { return xxhash.Sum64String(token) }
 
-// OpenLedger opens the ledger of a directory, or starts one, and reads it: about a second for ten million pushes. A torn tail,
+// OpenLedger opens the ledger of a directory, or starts one, and reads it whole: 2 µs a push on a busy machine. A torn tail,
 // as a killed process leaves it, is cut off and logged. One process at a time.
 func OpenLedger(dir string, logger *slog.Logger) (*Ledger, error) {
 	l := &Ledger{logger: logger, byName: map[appName]uint16{}}
@@ -120,7 +120,7 @@ func OpenLedger(dir string, logger *slog.Logger) (*Ledger, error) {
 }
 
 func openFile(dir, name string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the operator names the directory
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the ledger: %w", err)
 	}
@@ -218,7 +218,7 @@ func (l *Ledger) record(e *Entry) (record, error) {
 }
 
 func (l *Ledger) knowApp(name appName) uint16 {
-	app := uint16(len(l.apps)) //nolint:gosec // bounded where names are made
+	app := uint16(len(l.apps))
 	l.byName[name] = app
 	l.apps = append(l.apps, &appCounts{name, AppSummary{Provider: name.Service.provider(), Environment: name.Service.environment(), App: name.Name}})
 	return app

@@ -39,7 +39,7 @@ const (
 	flagUnanswered = 1
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+var castagnoli = crc32.MakeTable(crc32.Castagnoli) //nolint:gochecknoglobals // a table
 
 // appName is a line of the file of apps: apps have no bounded length, so records hold their number.
 type appName struct {
@@ -67,7 +67,7 @@ func (r *record) append(b []byte) []byte {
 		flags = flagUnanswered
 	}
 	b = append(b, byte(r.service), flags)
-	b = binary.LittleEndian.AppendUint64(b, uint64(r.timeUS)) //nolint:gosec // the bits are kept
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.timeUS))
 	b = binary.LittleEndian.AppendUint64(b, r.token)
 	b = append(b, r.id[:]...)
 	b = binary.LittleEndian.AppendUint64(b, r.body)
@@ -83,7 +83,7 @@ func parseRecord(b []byte) (r record, ok bool) {
 	r.app = binary.LittleEndian.Uint16(b[4:])
 	r.service = service(b[6])
 	r.unanswered = b[7]&flagUnanswered != 0
-	r.timeUS = int64(binary.LittleEndian.Uint64(b[8:])) //nolint:gosec // the bits are kept
+	r.timeUS = int64(binary.LittleEndian.Uint64(b[8:]))
 	r.token = binary.LittleEndian.Uint64(b[16:])
 	copy(r.id[:], b[24:40])
 	r.body = binary.LittleEndian.Uint64(b[40:])

@@ -257,12 +257,12 @@ func BenchmarkLedgerAppend(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			defer l.Close() //nolint:errcheck // a scratch file
+			defer l.Close()
 			batch := make([]simulator.Entry, size)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				for j := range batch {
-					batch[j] = simulator.Entry{TimeUS: int64(i), Service: simulator.FCM, App: "p", Token: uint64(i*size + j)} //nolint:gosec // not negative
+					batch[j] = simulator.Entry{TimeUS: int64(i), Service: simulator.FCM, App: "p", Token: uint64(i*size + j)}
 				}
 				if err := l.Append(batch...); err != nil {
 					b.Fatal(err)

@@ -12,7 +12,7 @@ const Accept = "ok"
 
 // apnsStatus is the status of each reason, from Apple's table "Handling notification responses from APNs".
 // BadEnvironmentKeyInToken is what the servers send where the documentation has BadEnvironmentKeyIdInToken.
-var apnsStatus = map[string]int{
+var apnsStatus = map[string]int{ //nolint:gochecknoglobals // a table
 	"BadCollapseId":               400,
 	"BadDeviceToken":              400,
 	"BadExpirationDate":           400,
@@ -69,7 +69,7 @@ const (
 )
 
 // fcmErrors has every FcmError.ErrorCode of the reference of FCM's HTTP v1 API, and the refusals without one.
-var fcmErrors = map[string]fcmError{
+var fcmErrors = map[string]fcmError{ //nolint:gochecknoglobals // a table
 	"UNREGISTERED":           {404, "NOT_FOUND", "UNREGISTERED", "Requested entity was not found.", ""},
 	fcmInvalidArgument:       {400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "Request contains an invalid argument.", "message"},
 	fcmInvalidToken:          {400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "The registration token is not a valid FCM registration token", "message.token"},
@@ -86,7 +86,7 @@ var fcmErrors = map[string]fcmError{
 }
 
 // words are reasons that mean the same at both providers.
-var words = map[string]struct{ apns, fcm string }{
+var words = map[string]struct{ apns, fcm string }{ //nolint:gochecknoglobals // a table
 	Accept:        {Accept, Accept},
 	"dead":        {"Unregistered", "UNREGISTERED"},
 	"bad_token":   {"BadDeviceToken", fcmInvalidToken},
@@ -98,7 +98,7 @@ var words = map[string]struct{ apns, fcm string }{
 
 // apnsMarkers are the four digits behind 0badcafe in a token that says its own fate. The status code, and a first digit that
 // tells reasons of one status apart.
-var apnsMarkers = map[string]string{
+var apnsMarkers = map[string]string{ //nolint:gochecknoglobals // a table
 	"0200": Accept,
 	"0410": "Unregistered",
 	"1410": "ExpiredToken",

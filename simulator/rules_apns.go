@@ -44,7 +44,7 @@ const (
 )
 
 // pushTypes are the push types and what the topic must end with.
-var pushTypes = map[string]string{
+var pushTypes = map[string]string{ //nolint:gochecknoglobals // a table
 	"alert":        "",
 	"background":   "",
 	"controls":     ".push-type.controls",

@@ -20,6 +20,7 @@ type fcmPush struct {
 	toToken      bool
 	validateOnly bool
 	id           string // the notification's id as text; "" where the message names none
+	content      []byte // what is hashed where id is ""
 	priority     string
 	ttl          time.Duration // -1: not given
 }
@@ -71,7 +72,23 @@ func checkFCM(body []byte, headerID string) (p fcmPush, problem *fcmProblem) {
 	data, _ := get(m, "data").(map[string]any)
 	options, _ := get(m, "fcm_options").(map[string]any)
 	p.id = firstText(headerID, textOf(data["campanile_id"]), textOf(get(options, "analytics_label")))
+	if p.id == "" {
+		p.content = contentOf(m)
+	}
 	return p, nil
+}
+
+// contentOf is the message in one order and without its time to live: a second attempt has less of that left, and is the same
+// push.
+func contentOf(m map[string]any) []byte {
+	if android, _ := get(m, "android").(map[string]any); android != nil {
+		delete(android, "ttl")
+	}
+	text, err := json.Marshal(m)
+	if err != nil {
+		panic("simulator: a decoded message has no JSON form: " + err.Error()) // what json made, json writes
+	}
+	return text
 }
 
 func invalid(message, field string) *fcmProblem {
@@ -91,7 +108,7 @@ func parseFCM(body []byte) (map[string]any, *fcmProblem) {
 	if err := d.Decode(&request); err != nil || request == nil {
 		return nil, invalid("Invalid JSON payload received. Unexpected token.", "")
 	}
-	if _, err := d.Token(); err != io.EOF { //nolint:errorlint // Decoder.Token returns io.EOF itself
+	if _, err := d.Token(); err != io.EOF {
 		return nil, invalid("Invalid JSON payload received. Unexpected token.", "")
 	}
 	return request, nil
@@ -184,40 +201,40 @@ func checkValue(at string, value any, spec fieldSpec) *fcmProblem {
 	switch spec.kind {
 	case kindString:
 		if _, ok := value.(string); !ok {
-			return wrong(at, "TYPE_STRING", value)
+			return wrong(at, "TYPE_STRING")
 		}
 	case kindBool:
 		if _, ok := value.(bool); !ok {
-			return wrong(at, "TYPE_BOOL", value)
+			return wrong(at, "TYPE_BOOL")
 		}
 	case kindInteger:
 		if !isInteger(value) {
-			return wrong(at, "TYPE_INT32", value)
+			return wrong(at, "TYPE_INT32")
 		}
 	case kindNumber:
 		if _, ok := value.(json.Number); !ok {
-			return wrong(at, "TYPE_FLOAT", value)
+			return wrong(at, "TYPE_FLOAT")
 		}
 	case kindDuration:
 		if _, ok := parseProtoDuration(value); !ok {
-			return wrong(at, "type.googleapis.com/google.protobuf.Duration", value)
+			return wrong(at, "type.googleapis.com/google.protobuf.Duration")
 		}
 	case kindEnum:
 		if s, ok := value.(string); !ok || !slices.ContainsFunc(spec.values, func(v string) bool { return strings.EqualFold(v, s) }) {
-			return wrong(at, "TYPE_ENUM", value)
+			return wrong(at, "TYPE_ENUM")
 		}
-	case kindStrings, kindIntegers, kindDurations:
+	case kindStrings, kindDurations:
 		return checkList(at, value, spec.kind)
 	case kindStringMap:
 		return checkStringMap(at, value)
 	case kindStruct:
 		if _, ok := value.(map[string]any); !ok {
-			return wrong(at, "type.googleapis.com/google.protobuf.Struct", value)
+			return wrong(at, "type.googleapis.com/google.protobuf.Struct")
 		}
 	case kindMessage:
 		object, ok := value.(map[string]any)
 		if !ok {
-			return wrong(at, "TYPE_MESSAGE", value)
+			return wrong(at, "TYPE_MESSAGE")
 		}
 		return checkFields(at, object, spec.fields)
 	}
@@ -227,9 +244,9 @@ func checkValue(at string, value any, spec fieldSpec) *fcmProblem {
 func checkList(at string, value any, k kind) *fcmProblem {
 	list, ok := value.([]any)
 	if !ok {
-		return wrong(at, "TYPE_LIST", value)
+		return wrong(at, "TYPE_LIST")
 	}
-	element := map[kind]kind{kindStrings: kindString, kindIntegers: kindInteger, kindDurations: kindDuration}[k]
+	element := map[kind]kind{kindStrings: kindString, kindDurations: kindDuration}[k]
 	for i, v := range list {
 		if problem := checkValue(at+"["+strconv.Itoa(i)+"]", v, fieldSpec{kind: element}); problem != nil {
 			return problem
@@ -241,18 +258,18 @@ func checkList(at string, value any, k kind) *fcmProblem {
 func checkStringMap(at string, value any) *fcmProblem {
 	object, ok := value.(map[string]any)
 	if !ok {
-		return wrong(at, "TYPE_MESSAGE", value)
+		return wrong(at, "TYPE_MESSAGE")
 	}
 	for i, key := range sortedKeys(object) {
 		if _, ok := object[key].(string); !ok {
-			return wrong(at+"["+strconv.Itoa(i)+"].value", "TYPE_STRING", object[key])
+			return wrong(at+"["+strconv.Itoa(i)+"].value", "TYPE_STRING")
 		}
 	}
 	return nil
 }
 
-// wrong refuses a value of another type. The value itself is not repeated, as Google does: it may be personal.
-func wrong(at, want string, _ any) *fcmProblem {
+// wrong refuses a value of another type. It does not repeat the value, as Google does: it may be personal.
+func wrong(at, want string) *fcmProblem {
 	return invalid("Invalid value at '"+at+"' ("+want+")", at)
 }
 
@@ -413,20 +430,20 @@ func validFCMToken(token string) bool {
 	return true
 }
 
-// idOf makes the 16 bytes of the ledger from an id's text: a UUID's own bytes, else a hash.
-func idOf(s string, body []byte) [16]byte {
-	if id, ok := parseUUID(s); ok {
+// ledgerID makes the 16 bytes of the ledger: a UUID's own, or a hash of another id, or of the content.
+func (p *fcmPush) ledgerID() [16]byte {
+	if id, ok := parseUUID(p.id); ok {
 		return id
 	}
-	if s == "" {
-		return hash128(body)
+	if p.id == "" {
+		return hash128(p.content)
 	}
-	return hash128([]byte(s))
+	return hash128([]byte(p.id))
 }
 
 func hash128(b []byte) (id [16]byte) {
 	h := xxhash.Sum64(b)
-	second := mix(h ^ uint64(len(b))) //nolint:gosec // a length is not negative
+	second := mix(h ^ uint64(len(b)))
 	for i := range 8 {
 		id[i], id[8+i] = byte(h>>(8*i)), byte(second>>(8*i))
 	}

@@ -134,7 +134,7 @@ const (
 	FaultFreeze     Fault = "freeze"      // as blackhole, and the whole connection falls silent, pings too
 )
 
-var faults = []Fault{FaultGoAway, FaultRST, FaultReset, FaultResetAfter, FaultBlackhole, FaultFreeze}
+var faults = []Fault{FaultGoAway, FaultRST, FaultReset, FaultResetAfter, FaultBlackhole, FaultFreeze} //nolint:gochecknoglobals // a table
 
 func (r *Rule) validate() error {
 	known := r.Fault == ""
@@ -191,7 +191,7 @@ func validateRules(rules []Rule) error {
 
 // LoadScenario reads a YAML file. Unknown fields are errors.
 func LoadScenario(file string) (Scenario, error) {
-	text, err := os.ReadFile(file) //nolint:gosec // the operator names the file
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return Scenario{}, fmt.Errorf("read the scenario: %w", err)
 	}

@@ -12,7 +12,6 @@ const (
 	kindStrings   // list of strings
 	kindStringMap // object whose values are strings
 	kindStruct    // any object
-	kindIntegers  // list of integers
 	kindDurations
 	kindEnum
 	kindMessage
@@ -39,7 +38,7 @@ func labelled(more map[string]fieldSpec) fieldSpec {
 
 // requestSchema is the body of projects.messages.send, from the REST reference of FCM's HTTP v1 API. Names are those of the
 // proto; JSON may write them in lowerCamelCase too.
-var requestSchema = map[string]fieldSpec{
+var requestSchema = map[string]fieldSpec{ //nolint:gochecknoglobals // a table
 	"validate_only": flag(),
 	"message": message(map[string]fieldSpec{
 		"name":      text(),
@@ -78,7 +77,7 @@ var requestSchema = map[string]fieldSpec{
 	}),
 }
 
-var androidNotification = map[string]fieldSpec{
+var androidNotification = map[string]fieldSpec{ //nolint:gochecknoglobals // a table
 	"title": text(), "body": text(), "icon": text(), "color": text(), "sound": text(), "tag": text(), "click_action": text(),
 	"body_loc_key": text(), "body_loc_args": of(kindStrings), "title_loc_key": text(), "title_loc_args": of(kindStrings),
 	"channel_id": text(), "ticker": text(), "sticky": flag(), "event_time": text(), "local_only": flag(),

@@ -15,7 +15,6 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
-	"golang.org/x/net/http2"
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/google"
 
@@ -67,7 +66,12 @@ func with(s simulator.Scenario) func(o *simulator.Options) {
 
 // client is a stock HTTP/2 client with a connection of its own.
 func (r *rig) client() *http.Client {
-	transport := &http2.Transport{TLSClientConfig: &tls.Config{RootCAs: r.RootCAs(), MinVersion: tls.VersionTLS12}}
+	return r.clientWith(&tls.Config{RootCAs: r.RootCAs(), MinVersion: tls.VersionTLS12})
+}
+
+func (r *rig) clientWith(config *tls.Config) *http.Client {
+	transport := &http.Transport{TLSClientConfig: config, Protocols: new(http.Protocols)}
+	transport.Protocols.SetHTTP2(true)
 	r.t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: 30 * time.Second}
 }

@@ -91,7 +91,7 @@ func Start(ctx context.Context, o Options) (*Simulator, error) {
 	s := &Simulator{options: o, lock: lock, identity: id, ledger: ledger, gates: map[string]*gate{}}
 	s.core = newCore(o.Scenario, ledger, o.Exact, time.Now)
 	if err := s.serve(ctx); err != nil {
-		return nil, errors.Join(err, s.Close())
+		return nil, errors.Join(err, s.Close()) //nolint:contextcheck // closing goes on when ctx has ended
 	}
 	o.Logger.Info("simulator started", "apns", s.APNSURL(), "apns_sandbox", s.SandboxURL(), "fcm", s.FCMURL(), "admin", s.AdminURL(), "ledger_accepted", ledger.Summary().Accepted)
 	return s, nil
