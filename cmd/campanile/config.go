@@ -196,7 +196,7 @@ func loadConfig(flags *pflag.FlagSet, environ []string) (*Config, error) {
 	}
 	var c Config
 	err := v.Unmarshal(&c, viper.DecodeHook(mapstructure.ComposeDecodeHookFunc(
-		mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","))))
+		mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToWeakSliceHookFunc(","))))
 	if err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
@@ -240,8 +240,9 @@ func checkEnvironment(environ []string) error {
 func suggest(key string) string {
 	var near []string
 	last := key[strings.LastIndexAny(key, "._")+1:]
+	first, _, _ := strings.Cut(strings.ReplaceAll(key, "_", "."), ".")
 	for _, s := range settings() {
-		if strings.HasSuffix(s.key, last) || strings.HasPrefix(s.key, strings.SplitN(key, ".", 2)[0]+".") {
+		if strings.HasSuffix(s.key, last) || strings.HasPrefix(s.key, first+".") {
 			near = append(near, s.key)
 		}
 	}

@@ -2,8 +2,11 @@ package main
 
 import (
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/viper"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/campanile-push/campanile/vault"
@@ -24,9 +27,7 @@ func configCommand(t *terminal) *cobra.Command {
 				if s.secret && c.values.GetString(s.key) != "" {
 					c.values.Set(s.key, "********")
 				}
-				if _, isList := s.def.([]string); isList {
-					c.values.Set(s.key, c.values.GetStringSlice(s.key))
-				}
+				c.values.Set(s.key, typed(c.values, s))
 			}
 			text, err := yaml.Marshal(c.values.AllSettings())
 			if err != nil {
@@ -61,4 +62,25 @@ for ever, since statistics are kept under it.`,
 	cmd.Flags().BoolVar(&hash, "hash", false, "a token hash key")
 	cmd.Flags().StringVar(&id, "id", "1", "id of the master key, 1 to 32 characters without a colon")
 	return cmd
+}
+
+// typed is a value as YAML should show it: flags and variables come as text.
+func typed(v *viper.Viper, s setting) any {
+	switch s.def.(type) {
+	case bool:
+		return v.GetBool(s.key)
+	case int, int64:
+		return v.GetInt64(s.key)
+	case float64:
+		return v.GetFloat64(s.key)
+	case time.Duration:
+		return v.GetDuration(s.key).String()
+	case []string, []time.Duration:
+		var list []string
+		for _, item := range v.GetStringSlice(s.key) {
+			list = append(list, strings.Split(item, ",")...)
+		}
+		return list
+	}
+	return v.GetString(s.key)
 }

@@ -270,3 +270,10 @@ func (w *world) settled(t *testing.T, patience time.Duration) reconciled {
 	})
 	return r
 }
+
+func writeFile(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
