@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/campanile-push/campanile/eventlog"
 	"github.com/campanile-push/campanile/eventlog/broker"
 	"github.com/campanile-push/campanile/schemas"
@@ -379,4 +381,18 @@ func TestAPlainDriveCommitsToo(t *testing.T) {
 		return ctx.Err()
 	}, func(o *eventlog.DriveOptions) { o.Transactional, o.StateTopic = false, schemas.Broadcasts })
 	wait(t, ended, "the event")
+}
+
+func TestNothingRunsAfterADrive(t *testing.T) { //nolint:paralleltest // it looks at every goroutine
+	before := goleak.IgnoreCurrent()
+	t.Run("a whole life", func(t *testing.T) { //nolint:paralleltest // as above
+		cfg, _ := driveConfig(t)
+		l := driveLog(t, cfg)
+		f, _ := following(t, l)
+		o := &owners{by: map[int32]string{}, change: make(chan struct{}, 1)}
+		stop := drive(t, l, f, o.driver("a"))
+		o.until(t, "all by a", func(names []string) bool { return !slices.Contains(names, "") })
+		stop()
+	})
+	goleak.VerifyNone(t, before)
 }
