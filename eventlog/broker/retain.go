@@ -2,9 +2,12 @@ package broker
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -36,6 +39,14 @@ func (b *Broker) guardRequests() {
 			(*job)()
 		}
 	})
+	b.cluster.ControlKey(kmsg.DescribeConfigs.Int16(), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		resp := b.describe(r)
+		if resp == nil {
+			return nil, nil, false
+		}
+		b.cluster.KeepControl()
+		return resp, nil, true
+	})
 	b.cluster.Control(func(kmsg.Request) (kmsg.Response, error, bool) {
 		if err := b.failed.Load(); err != nil {
 			b.cluster.KeepControl()
@@ -45,14 +56,14 @@ func (b *Broker) guardRequests() {
 	})
 }
 
+// hidden are the settings that kfake must not see, and their names with us.
+var hidden = map[string]string{"retention.ms": ownRetentionMS, "retention.bytes": ownRetentionBytes}
+
 // hideRetention renames the retention that a request sets.
 func hideRetention(r kmsg.Request) {
 	rename := func(name *string) {
-		switch *name {
-		case "retention.ms":
-			*name = ownRetentionMS
-		case "retention.bytes":
-			*name = ownRetentionBytes
+		if ours, ok := hidden[*name]; ok {
+			*name = ours
 		}
 	}
 	switch r := r.(type) {
@@ -75,6 +86,48 @@ func hideRetention(r kmsg.Request) {
 			}
 		}
 	}
+}
+
+// describe answers for kfake what settings topics have, with retention under its true name. It returns nil for a request about
+// anything else.
+func (b *Broker) describe(r kmsg.Request) kmsg.Response {
+	req, ok := r.(*kmsg.DescribeConfigsRequest)
+	if !ok {
+		return nil
+	}
+	resp, ok := req.ResponseKind().(*kmsg.DescribeConfigsResponse)
+	if !ok {
+		return nil
+	}
+	for _, asked := range req.Resources {
+		if asked.ResourceType != kmsg.ConfigResourceTypeTopic {
+			return nil
+		}
+		answer := kmsg.NewDescribeConfigsResponseResource()
+		answer.ResourceType, answer.ResourceName = asked.ResourceType, asked.ResourceName
+		info := b.cluster.TopicInfo(asked.ResourceName)
+		if info == nil {
+			answer.ErrorCode = kerr.UnknownTopicOrPartition.Code
+			resp.Resources = append(resp.Resources, answer)
+			continue
+		}
+		for theirs, ours := range hidden {
+			if v, ok := info.Configs[ours]; ok {
+				delete(info.Configs, ours)
+				info.Configs[theirs] = v
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(info.Configs)) {
+			if asked.ConfigNames != nil && !slices.Contains(asked.ConfigNames, name) {
+				continue
+			}
+			c := kmsg.NewDescribeConfigsResponseResourceConfig()
+			c.Name, c.Value, c.Source = name, info.Configs[name], kmsg.ConfigSourceDynamicTopicConfig
+			answer.Configs = append(answer.Configs, c)
+		}
+		resp.Resources = append(resp.Resources, answer)
+	}
+	return resp
 }
 
 // keepLast lowers a DeleteRecords request so that the last batch stays.

@@ -143,7 +143,8 @@ func TestSettingsOfTopicsSurviveARestart(t *testing.T) {
 	if after := settings(open(t, broker.Options{Dir: dir})); !reflect.DeepEqual(before, after) {
 		t.Errorf("want %v, got %v", before, after)
 	}
-	if before["cleanup.policy"] != "compact" || before["segment.bytes"] != "1000" {
-		t.Errorf("want what the topic was created with, got %v", before)
+	want := map[string]string{"cleanup.policy": "compact", "retention.ms": "5", "segment.bytes": "1000"}
+	if !reflect.DeepEqual(before, want) {
+		t.Errorf("want what the topic was created with, %v, got %v", want, before)
 	}
 }
