@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -257,6 +258,7 @@ func (a *account) paceReason(nowUS int64) string {
 func (s *Sender) account(p place) *account {
 	a := s.accounts[p]
 	if a == nil {
+		p.app = strings.Clone(p.app) // it aliases a flight's buffer, and the map outlives that
 		a = &account{place: p, pace: newPacer(s.options.Rate)}
 		s.accounts[p] = a
 	}
