@@ -41,8 +41,10 @@ type Closer struct {
 // NewCloser returns the closer. The state must be followed, and caught up whenever a Drive begins.
 func NewCloser(options CloserOptions, state *State, log *slog.Logger) *Closer {
 	o := options.withDefaults()
-	return &Closer{options: o, state: state, log: log,
-		ended: counterVec(o.Registerer, "campanile_router_broadcasts_ended_total", "Broadcasts that ended, by how.", "result")}
+	return &Closer{
+		options: o, state: state, log: log,
+		ended: counterVec(o.Registerer, "campanile_router_broadcasts_ended_total", "Broadcasts that ended, by how.", "result"),
+	}
 }
 
 // maxClosings bounds the broadcasts of one commit.
@@ -120,7 +122,7 @@ func (d *closerDrive) look(nowUS int64) (tasks []task) {
 			continue
 		}
 		delete(d.held, id)
-		if t, any := d.task(b, nowUS); any {
+		if t, due := d.task(b, nowUS); due {
 			t.after = seen + int64(len(t.keys))
 			tasks = append(tasks, t)
 		}
@@ -128,7 +130,7 @@ func (d *closerDrive) look(nowUS int64) (tasks []task) {
 	return tasks
 }
 
-func (d *closerDrive) task(b *broadcast, nowUS int64) (t task, any bool) {
+func (d *closerDrive) task(b *broadcast, nowUS int64) (t task, due bool) {
 	step := closeStep(b.id, b.standing(), nowUS, d.options.KeepEnded.Microseconds())
 	if _, timed := d.timed[b.id]; step.dueUS > 0 && !timed {
 		d.timed[b.id] = step.dueUS

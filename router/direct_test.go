@@ -18,7 +18,6 @@ import (
 // devices is a device store that has applied some of the log.
 type devices struct {
 	mu      sync.Mutex
-	layout  schemas.Layout
 	states  map[schemas.Device]schemas.DeviceState
 	applied []int64
 	away    error

@@ -46,7 +46,7 @@ func (d *Direct) resolve(ctx context.Context, doubts []doubt, proofs []proof) er
 			case errors.Is(err, schemas.ErrBehind):
 				behind = append(behind, q)
 			default:
-				d.giveUp("the store does not answer: sending what is in doubt", err)
+				d.giveUp(err)
 				return nil
 			}
 		}
@@ -57,7 +57,7 @@ func (d *Direct) resolve(ctx context.Context, doubts []doubt, proofs []proof) er
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			d.giveUp("the store is behind: sending what is in doubt", schemas.ErrBehind)
+			d.giveUp(schemas.ErrBehind)
 			return nil
 		}
 		pause = min(2*pause, maxDoubtPause)
@@ -80,9 +80,10 @@ func (d *Direct) ask(ctx context.Context, q doubt, proofs []proof) error {
 	return nil
 }
 
-func (d *Direct) giveUp(message string, err error) {
+// giveUp makes the next batches hasty.
+func (d *Direct) giveUp(err error) {
 	d.hastyUntil.Store(d.options.Now().Add(d.options.HastyFor).UnixMicro())
-	d.log.Warn(message, "error", err)
+	d.log.Warn("no word of the store in time: sending what is in doubt", "error", err)
 }
 
 // Pauses between two questions to a store that is behind: short enough that a push hardly notices.

@@ -83,12 +83,6 @@ func (l *memlog) all(topic schemas.Topic) (list []schemas.Record) {
 	return list
 }
 
-func (l *memlog) ends(topic schemas.Topic) []int64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.next[topic])
-}
-
 // compact keeps the last record of each key, and drops tombstones too if asked.
 func (l *memlog) compact(topic schemas.Topic, dropTombstones bool) {
 	l.mu.Lock()
@@ -112,32 +106,47 @@ type follower struct {
 	lag   func() time.Duration // between two batches
 
 	mu      sync.Mutex
+	most    int // records of a batch
 	applied []int64
 	moved   chan struct{}
 }
 
 func newFollower(l *memlog, topic schemas.Topic, apply func(schemas.Record) error) *follower {
-	return &follower{log: l, topic: topic, apply: apply, applied: make([]int64, l.layout.Partitions), moved: make(chan struct{})}
+	return &follower{log: l, topic: topic, apply: apply, most: 200, applied: make([]int64, l.layout.Partitions), moved: make(chan struct{})}
+}
+
+// crawl lets every single record take d.
+func (f *follower) crawl(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lag, f.most = func() time.Duration { return d }, 1
+}
+
+func (f *follower) pace() (lag func() time.Duration, most int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lag, f.most
 }
 
 func (f *follower) run(ctx context.Context) error {
 	next := make([]int64, f.log.layout.Partitions)
 	for {
-		any := false
+		read := false
 		_, changed := f.log.read(f.topic, 0, 0, 0)
 		for _, p := range rand.Perm(len(next)) {
-			records, _ := f.log.read(f.topic, int32(p), next[p], 1+rand.IntN(200))
+			lag, most := f.pace()
+			records, _ := f.log.read(f.topic, int32(p), next[p], 1+rand.IntN(most))
 			for _, r := range records {
 				if err := f.apply(r); err != nil {
 					return err
 				}
-				next[p], any = r.Offset+1, true
+				next[p], read = r.Offset+1, true
 			}
-			if f.lag != nil && len(records) > 0 {
-				time.Sleep(f.lag()) // virtual time: tests run followers in bubbles
+			if lag != nil && len(records) > 0 {
+				pass(lag())
 			}
 		}
-		if any {
+		if read {
 			f.mu.Lock()
 			copy(f.applied, next)
 			close(f.moved)
@@ -196,6 +205,9 @@ func followAll(ctx context.Context, wg *sync.WaitGroup, l *memlog, state *router
 	return all
 }
 
+// pass lets virtual time go by: every caller runs in a bubble of testing/synctest.
+func pass(d time.Duration) { <-time.After(d) }
+
 var errInjected = errors.New("injected: nobody knows whether it is there")
 
 // commitTo returns a commit that fails at random: before anything is there, or after all of it is.
@@ -207,7 +219,7 @@ func commitTo(l *memlog, failures float64) schemas.Commit {
 		out := schemas.NewOut(l.layout)
 		say(out)
 		if failures > 0 {
-			time.Sleep(rand.N(50 * time.Millisecond)) // what is decided may be old when it is there
+			pass(rand.N(50 * time.Millisecond)) // what is decided may be old when it is there
 		}
 		switch x := rand.Float64(); {
 		case x < failures/2:

@@ -22,8 +22,7 @@ func counterVec(r prometheus.Registerer, name, help string, labels ...string) *p
 		return c
 	}
 	if err := r.Register(c); err != nil {
-		var taken prometheus.AlreadyRegisteredError
-		if errors.As(err, &taken) {
+		if taken, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
 			if existing, ok := taken.ExistingCollector.(*prometheus.CounterVec); ok {
 				return existing
 			}

@@ -60,7 +60,7 @@ func (x *expansion) emit(out *schemas.Out, r *request, t schemas.Transport, devi
 	d := schemas.Device{App: r.App, Transport: t}
 	for i := range devices {
 		// The token stays where the page has it: out encodes at once and keeps no string.
-		token := unsafe.String(unsafe.SliceData(devices[i].Token), len(devices[i].Token))
+		token := unsafe.String(unsafe.SliceData(devices[i].Token), len(devices[i].Token)) //nolint:gosec // see above
 		d.Token, d.Environment = token, devices[i].Environment
 		x.send.Token, x.send.Environment, x.send.RegisteredAtUs = token, d.Environment, devices[i].RegisteredAtUS
 		out.SendRequested(schemas.Bulk, d, &x.send)

@@ -130,7 +130,7 @@ func TestAStoreThatIsAwayIsAskedAgain(t *testing.T) {
 		h.audience.away = errors.New("connection refused")
 		id := h.request(&pushv1.BroadcastRequested{})
 		go func() {
-			time.Sleep(5 * time.Second)
+			pass(5 * time.Second)
 			h.audience.mu.Lock()
 			h.audience.away = nil
 			h.audience.mu.Unlock()
@@ -207,11 +207,11 @@ func TestAChangedRateTakesHoldAtOnce(t *testing.T) {
 		defer cancel()
 		var wg sync.WaitGroup
 		wg.Go(func() { h.process(ctx) })
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		h.log.append(func(out *schemas.Out) {
 			out.BroadcastRateChanged(&pushv1.BroadcastRateChanged{BroadcastId: id[:]})
 		})
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		cancel()
 		wg.Wait()
 		checkExact(t, h, id, want)

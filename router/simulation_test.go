@@ -24,7 +24,7 @@ func TestCrashesAndControlAtRandomSendEachDeviceOnce(t *testing.T) {
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { simulate(t, rand.New(rand.NewPCG(seed, 1))) }) //nolint:gosec // repeatable
+			synctest.Test(t, func(t *testing.T) { simulate(t, rand.New(rand.NewPCG(seed, 1))) })
 		})
 	}
 }
@@ -152,7 +152,7 @@ func (h *house) checkForgetting(r *rand.Rand) {
 	h.t.Helper()
 	before := h.countSends()
 	h.keepEnded = time.Hour
-	time.Sleep(h.keepEnded)
+	pass(h.keepEnded)
 	for range 12 {
 		h.directTraffic()
 		h.during(time.Duration(1+r.IntN(200)) * time.Millisecond)
@@ -162,7 +162,7 @@ func (h *house) checkForgetting(r *rand.Rand) {
 	traffic.Go(func() {
 		for range 10 {
 			h.directTraffic()
-			time.Sleep(time.Second)
+			pass(time.Second)
 		}
 	})
 	h.during(10 * time.Second)

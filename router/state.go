@@ -112,6 +112,7 @@ func (s *State) Apply(r schemas.Record) error {
 		return s.applyExpansions(&r)
 	case schemas.Progress:
 		return s.applyProgress(&r)
+	default:
 	}
 	return fmt.Errorf("%s is none of the topics that the router follows: %w", r.Topic, schemas.ErrMalformed)
 }

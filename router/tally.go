@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -163,9 +164,7 @@ func (s *tallied) merge(in schemas.Batch, out *schemas.Out, nowUS int64) {
 	if len(s.scratch.owners) == 0 {
 		return
 	}
-	for k, o := range s.scratch.owners {
-		s.owners[k] = o
-	}
+	maps.Copy(s.owners, s.scratch.owners)
 	seen := &pushv1.TallyOwnersSeen{Partition: in.Partition, Through: s.through}
 	for _, o := range s.owners {
 		seen.Owners = append(seen.Owners, o)
