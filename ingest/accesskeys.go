@@ -36,7 +36,7 @@ func (c *call) requestKeyV2() *answer {
 	if refused := c.admit(anyKey, false); refused != nil {
 		return refused
 	}
-	doc, refused := c.json()
+	members, refused := c.json()
 	if refused != nil {
 		if refused.status == http.StatusInternalServerError {
 			refused = &answer{status: http.StatusForbidden, body: refused.body}
@@ -44,8 +44,9 @@ func (c *call) requestKeyV2() *answer {
 		return refused
 	}
 	var r keyRequest
-	for name, v := range doc.members() {
-		switch name {
+	for i := range members {
+		v := members[i].value
+		switch members[i].name {
 		case "processor":
 			r.processor, _ = v.typed()
 		case "url":

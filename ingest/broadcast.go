@@ -36,11 +36,11 @@ func (c *call) broadcastV2() *answer {
 	if !c.grant.may(bitBroadcast) {
 		return mayNotBroadcast
 	}
-	doc, refused := c.json()
+	members, refused := c.json()
 	if refused != nil {
 		return refused
 	}
-	b := readPush(doc)
+	b := readPush(members)
 	if !b.alertThere {
 		return noAlertV2
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
 
@@ -32,13 +33,21 @@ type call struct {
 	form   form
 	id     string // of what was accepted
 
+	requestID [16]byte
+	say       func(*schemas.Out) // sayNotification, bound once
+	members   []member
+
 	buf          bytes.Buffer
 	limited      io.LimitedReader
 	content      contentBuilder
 	notification pushv1.NotificationRequested
 }
 
-func newCall(s *Server) *call { return &call{server: s} }
+func newCall(s *Server) *call {
+	c := &call{server: s}
+	c.say = c.sayNotification
+	return c
+}
 
 func (c *call) begin(g *gin.Context, now time.Time) { c.gin, c.now = g, now }
 
@@ -49,6 +58,10 @@ func (c *call) finish() {
 	c.form.fields = c.form.fields[:0]
 	if cap(c.form.fields) > keptFields {
 		c.form.fields = nil
+	}
+	clear(c.members)
+	if cap(c.members) > keptFields {
+		c.members = nil
 	}
 	if c.buf.Cap() > keptBody {
 		c.buf = bytes.Buffer{}
@@ -87,20 +100,24 @@ func (c *call) body() (string, *answer) {
 // hangUp closes the connection after the answer: the rest of the body is of no use.
 func (c *call) hangUp() { c.gin.Writer.Header().Set("Connection", "close") }
 
-// json reads the body as a JSON object, whatever its label says: Moodle's says form.
-func (c *call) json() (value, *answer) {
+// json reads the members of the body, a JSON object, whatever its label says: Moodle's says form.
+func (c *call) json() ([]member, *answer) {
 	body, refused := c.body()
 	if refused != nil {
-		return "", refused
+		return nil, refused
 	}
-	doc, err := parseJSON(strings.ToValidUTF8(body, "\uFFFD"))
-	if err != nil {
-		return "", badJSON(err)
+	if !utf8.ValidString(body) {
+		body = strings.ToValidUTF8(body, "\uFFFD")
 	}
-	if doc.kind() != '{' {
-		return "", notAnObject
+	members, ok, err := parseObject(body, c.members[:0])
+	c.members = members
+	switch {
+	case err != nil:
+		return nil, badJSON(err)
+	case !ok:
+		return nil, notAnObject
 	}
-	return doc, nil
+	return members, nil
 }
 
 // arguments reads the query and, where the endpoint takes forms, the body.
@@ -236,5 +253,5 @@ func (c *call) failed(err error) *answer {
 	return logUnreachable
 }
 
-// sayNotification is a method, so that an append needs no closure of its own.
+// sayNotification writes the push down; a method, so that an append needs no closure of its own.
 func (c *call) sayNotification(out *schemas.Out) { out.NotificationRequested(&c.notification) }

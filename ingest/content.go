@@ -17,18 +17,19 @@ const (
 type pushBody struct {
 	token, device, channel, environment string
 
-	alert                        value
-	extra, fcm, apns             value
-	sound, badge, category       value
-	contentAvailable, custom     value
-	collapseKey, threadID        value
-	alertThere, extraWrong, some bool
+	alert                    value
+	extra, fcm, apns         value
+	sound, badge, category   value
+	contentAvailable, custom value
+	collapseKey, threadID    value
+	alertThere, extraWrong   bool
 }
 
-// readPush reads the members that we know. doc is a checked object. Where a name stands twice the last one counts.
-func readPush(doc value) (b pushBody) {
-	for name, v := range doc.members() {
-		switch name {
+// readPush picks the members that we know. Where a name stands twice the last one counts.
+func readPush(members []member) (b pushBody) {
+	for i := range members {
+		v := members[i].value
+		switch members[i].name {
 		case "token":
 			b.token = v.text()
 		case "device":
@@ -162,13 +163,13 @@ func (b *contentBuilder) ofPush(body *pushBody, p purpose) *answer {
 	if body.extraWrong {
 		return invalidExtra
 	}
-	processor, refused := processorOf(body.extra)
+	b.setObject(body.extra)
+	processor, refused := b.processor()
 	if refused != nil {
 		return refused
 	}
-	moodle := processor == processorMoodle
 	b.setObject(body.custom)
-	b.setObject(body.extra)
+	moodle := processor == processorMoodle
 	if moodle {
 		b.moodleCopies()
 	}

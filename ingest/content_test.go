@@ -95,8 +95,8 @@ func TestABodyBecomesContent(t *testing.T) {
 	} {
 		var b contentBuilder
 		for range 2 { // the second time on used memory
-			doc, err := parseJSON(c.body)
-			if err != nil {
+			doc, ok, err := parseObject(c.body, nil)
+			if err != nil || !ok {
 				t.Fatalf("%s: %v", c.says, err)
 			}
 			body := readPush(doc)
@@ -125,8 +125,8 @@ func TestBodiesThatAreRefused(t *testing.T) {
 		`{"extra":{"a":1` + many.String() + `}}`:   tooManyFields,
 		`{"extra":{"processor":{"moodle":"yes"}}}`: noProcessor(400, `{"moodle":"yes"}`),
 	} {
-		doc, err := parseJSON(body)
-		if err != nil {
+		doc, ok, err := parseObject(body, nil)
+		if err != nil || !ok {
 			t.Fatal(err)
 		}
 		var b contentBuilder
@@ -205,8 +205,8 @@ func FuzzPush(f *testing.F) {
 	f.Add(`{"alert":{"title":"t","x":[1]},"apns":{"alert":1,"badge":null},"fcm":{"data":{"a":{}},"android":{}},"custom":{"":1}}`)
 	f.Add(`{"alert":null,"extra":{"encrypted":"1","processor":"moodle"},"badge":-1,"sound":5}`)
 	f.Fuzz(func(t *testing.T, body string) {
-		doc, err := parseJSON(strings.ToValidUTF8(body, "\uFFFD"))
-		if err != nil || doc.kind() != '{' {
+		doc, ok, err := parseObject(strings.ToValidUTF8(body, "\uFFFD"), nil)
+		if err != nil || !ok {
 			return
 		}
 		read := readPush(doc)

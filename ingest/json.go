@@ -57,12 +57,37 @@ func parseJSON(doc string) (value, *syntaxError) {
 	return value(doc[start:end]), nil
 }
 
+// member is one of an object's.
+type member struct {
+	name string
+	value
+}
+
+// parseObject checks a whole document that must be an object, and appends its own members to into while it does: the body of a push is
+// nearly all in one of them, which so is not walked once more. ok is false for another kind of document.
+func parseObject(doc string, into []member) (members []member, ok bool, err *syntaxError) {
+	p := checker{s: doc, top: into, collect: true}
+	p.space()
+	ok = p.peek() == '{'
+	if !p.value(0) {
+		return p.top, false, p.failure()
+	}
+	p.space()
+	if p.i < len(doc) {
+		p.fail("Extra data", p.i)
+		return p.top, false, p.failure()
+	}
+	return p.top, ok, nil
+}
+
 // checker walks a document that may be wrong.
 type checker struct {
-	s    string
-	i    int
-	what string
-	at   int
+	s       string
+	i       int
+	what    string
+	at      int
+	collect bool
+	top     []member
 }
 
 func (p *checker) fail(what string, at int) bool {
@@ -220,17 +245,23 @@ func (p *checker) object(depth int) bool {
 		if p.peek() != '"' {
 			return p.fail("Expecting property name enclosed in double quotes", p.i)
 		}
+		name := p.i
 		if !p.str() {
 			return false
 		}
+		nameEnd := p.i
 		p.space()
 		if p.peek() != ':' {
 			return p.fail("Expecting ':' delimiter", p.i)
 		}
 		p.i++
 		p.space()
+		start := p.i
 		if !p.value(depth) {
 			return false
+		}
+		if p.collect && depth == 1 {
+			p.top = append(p.top, member{unquote(p.s[name:nameEnd]), value(p.s[start:p.i])})
 		}
 		p.space()
 		switch p.peek() {

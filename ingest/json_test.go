@@ -76,6 +76,17 @@ func FuzzJSON(f *testing.F) {
 			t.Fatalf("%q is no JSON, and was taken", doc)
 		}
 		same(t, v, decode(t, doc))
+		members, ok, err := parseObject(doc, nil)
+		if err != nil || ok != (v.kind() == '{') {
+			t.Fatalf("%q: as an object %v, %v", doc, ok, err)
+		}
+		n := 0
+		for name, m := range v.members() {
+			if members[n].name != name || members[n].value != m {
+				t.Fatalf("%q: member %d is %q: %s, want %q: %s", doc, n, members[n].name, members[n].value, name, m)
+			}
+			n++
+		}
 		same(t, value(v.compact()), decode(t, v.compact()))
 	})
 }

@@ -9,15 +9,13 @@ import (
 // processorMoodle is the only processor: AirNotifier loads whatever module the caller names.
 const processorMoodle = "moodle"
 
-// processorOf is extra.processor, or the refusal of one that is not there.
-func processorOf(extra value) (string, *answer) {
-	var processor value
-	for name, v := range extra.members() {
-		if name == "processor" {
-			processor = v
-		}
+// processor is extra.processor, or the refusal of one that is not there. The data holds extra and nothing else yet.
+func (b *contentBuilder) processor() (string, *answer) {
+	i := b.find("processor")
+	if i < 0 {
+		return "", nil
 	}
-	switch name, _ := processor.typed(); name {
+	switch name := b.c.Data[i].Value; name {
 	case "", processorMoodle:
 		return name, nil
 	default:

@@ -34,21 +34,25 @@ func targetOf(device, token string, rule leniency) (target, *answer) {
 	if schemas.CheckToken(token) != nil {
 		return target{}, invalidToken
 	}
-	lower := strings.ToLower(device)
 	switch {
-	case lower == "ios" || lower == "" && rule == registerV1:
+	case strings.EqualFold(device, "ios") || device == "" && rule == registerV1:
 		return appleTarget(device, token, rule)
-	case lower == "":
+	case device == "":
 		if isAPNsToken(token) {
 			return target{schemas.APNS, "ios"}, nil
 		}
 		return target{schemas.FCM, "fcm"}, nil
-	case strings.HasSuffix(lower, "fcm") || lower == "android":
+	case isFCM(device):
 		return target{schemas.FCM, device}, nil
 	case rule == registerV1: // forced, as AirNotifier does with whatever it does not know
 		return target{schemas.FCM, device}, nil
 	}
 	return target{}, invalidDeviceType
+}
+
+// isFCM is AirNotifier's rule: whatever ends in fcm, and android.
+func isFCM(device string) bool {
+	return len(device) >= 3 && strings.EqualFold(device[len(device)-3:], "fcm") || strings.EqualFold(device, "android")
 }
 
 func appleTarget(device, token string, rule leniency) (target, *answer) {

@@ -14,11 +14,11 @@ func (c *call) push() *answer {
 	if !c.grant.may(bitNotify) {
 		return mayNotNotify
 	}
-	doc, refused := c.json()
+	members, refused := c.json()
 	if refused != nil {
 		return refused
 	}
-	b := readPush(doc)
+	b := readPush(members)
 	if token, there := c.form.lookup("token"); there {
 		b.token = token
 	}
@@ -125,11 +125,12 @@ func (c *call) request(to target, b *pushBody, dead *answer) *answer {
 	}
 
 	id := schemas.NewID()
-	n.RequestId = append(n.RequestId[:0], id[:]...)
+	c.requestID = id
+	n.RequestId = c.requestID[:]
 	n.App, n.KeyId, n.Platform, n.MayCreate = d.App, c.grant.keyID(), cutPlatform(to.platform), mayCreate
 	n.Transport, n.Environment, n.Token = d.Transport, d.Environment, d.Token
 	n.Content = &c.content.c
-	if err := s.log.Append(ctx, c.sayNotification); err != nil {
+	if err := s.log.Append(ctx, c.say); err != nil {
 		return c.failed(err)
 	}
 	c.id = id.String()

@@ -53,14 +53,14 @@ func (c *call) registerV2() *answer {
 	if refused := c.admit(needsKey, false); refused != nil {
 		return refused
 	}
-	doc, refused := c.json()
+	members, refused := c.json()
 	if refused != nil {
 		if !c.grant.may(bitCreate) {
 			return mayNotCreate
 		}
 		return refused
 	}
-	b := readPush(doc)
+	b := readPush(members)
 	if b.environment == "" {
 		b.environment = c.form.get("environment")
 	}
