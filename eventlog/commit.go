@@ -20,7 +20,7 @@ func (l *Log) driveOnce(ctx context.Context, o DriveOptions, d Driver, p int32) 
 	if err != nil {
 		return err
 	}
-	commit := l.plainCommit(o, layout)
+	commit := l.plainCommit(o)
 	if o.Transactional {
 		tx, err := l.newTransactor(ctx, o, p, layout)
 		if err != nil {
@@ -38,7 +38,7 @@ func (l *Log) driveOnce(ctx context.Context, o DriveOptions, d Driver, p int32) 
 }
 
 // plainCommit is a Commit that appends.
-func (l *Log) plainCommit(o DriveOptions, layout schemas.Layout) schemas.Commit {
+func (l *Log) plainCommit(o DriveOptions) schemas.Commit {
 	out := l.metrics.recordsOut.WithLabelValues(o.Stage)
 	batches := l.metrics.batches.WithLabelValues(o.Stage)
 	return func(ctx context.Context, say func(*schemas.Out)) error {

@@ -61,7 +61,7 @@ func (l *Log) RunDrive(ctx context.Context, o DriveOptions, d Driver) error {
 		err := l.driveAsMember(ctx, o, d, log)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // to be ended is no error
 		case !errors.Is(err, errRejoin):
 			return fmt.Errorf("drive %s: %w", o.Stage, err)
 		}
@@ -243,8 +243,4 @@ func waitOut(ctx context.Context, d time.Duration) bool {
 	case <-t.C:
 		return true
 	}
-}
-
-type caughtUp interface {
-	CatchUp(ctx context.Context) error
 }

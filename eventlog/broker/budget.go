@@ -99,7 +99,7 @@ func freeBytes(dir string) (int64, error) {
 	if err := syscall.Statfs(dir, &st); err != nil {
 		return 0, fmt.Errorf("ask for the free space under %s: %w", dir, err)
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:gosec,unconvert // no disk has 2^63 bytes; the types differ by system
+	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // the types differ by system
 }
 
 // checkMemory refuses a log that would not fit: after a crash all of it is decoded in memory at once

@@ -48,7 +48,7 @@ type state struct {
 }
 
 func readState(dir string) (state, error) {
-	raw, err := os.ReadFile(filepath.Join(dir, stateFile)) //nolint:gosec // the operator's own directory
+	raw, err := os.ReadFile(filepath.Join(dir, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return state{}, nil
 	}
@@ -72,7 +72,7 @@ func writeState(dir string, s state) error {
 
 // replaceFile puts a file in place whole: a reader, or a start after a crash, finds the old one or the new one.
 func replaceFile(path string, content []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600) //nolint:gosec // the operator's own directory
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -88,7 +88,7 @@ func replaceFile(path string, content []byte) error {
 
 // syncDir makes names that were created or removed in dir durable.
 func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // the operator's own directory
+	d, err := os.Open(dir)
 	if err != nil {
 		return fmt.Errorf("sync %s: %w", dir, err)
 	}

@@ -59,7 +59,7 @@ func victim(ctx context.Context, dir, round string) error {
 	go func() {
 		for i := 0; ; i++ {
 			value := round + "." + strconv.Itoa(i)
-			r := &kgo.Record{Topic: "plain", Partition: int32(i % killPartitions), Key: []byte(value), Value: []byte(value)} //nolint:gosec // small
+			r := &kgo.Record{Topic: "plain", Partition: int32(i % killPartitions), Key: []byte(value), Value: []byte(value)}
 			if err := plain.ProduceSync(ctx, r).FirstErr(); err != nil {
 				failed <- err
 				return

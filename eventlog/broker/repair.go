@@ -32,12 +32,6 @@ type repaired struct {
 	stateLogs          int // cut
 }
 
-// transaction names one.
-type transaction struct {
-	producer int64
-	epoch    int16
-}
-
 // scanned is what repair knows of one partition.
 type scanned struct {
 	dir         string
@@ -119,7 +113,7 @@ func indexPath(dir string, base int64) string {
 }
 
 func appendTo(path string, raw []byte) error {
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600) //nolint:gosec // the operator's own directory
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("repair %s: %w", path, err)
 	}

@@ -57,12 +57,15 @@ func (b *Broker) guardRequests() {
 }
 
 // hidden are the settings that kfake must not see, and their names with us.
-var hidden = map[string]string{"retention.ms": ownRetentionMS, "retention.bytes": ownRetentionBytes}
+func hidden() map[string]string {
+	return map[string]string{"retention.ms": ownRetentionMS, "retention.bytes": ownRetentionBytes}
+}
 
 // hideRetention renames the retention that a request sets.
 func hideRetention(r kmsg.Request) {
+	names := hidden()
 	rename := func(name *string) {
-		if ours, ok := hidden[*name]; ok {
+		if ours, ok := names[*name]; ok {
 			*name = ours
 		}
 	}
@@ -111,7 +114,7 @@ func (b *Broker) describe(r kmsg.Request) kmsg.Response {
 			resp.Resources = append(resp.Resources, answer)
 			continue
 		}
-		for theirs, ours := range hidden {
+		for theirs, ours := range hidden() {
 			if v, ok := info.Configs[ours]; ok {
 				delete(info.Configs, ours)
 				info.Configs[theirs] = v

@@ -28,7 +28,8 @@ const (
 	control       = 0x20
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// checksum is that of Kafka's batches and of kfake's own files.
+func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 
 // errTorn is the end of what can be read of a segment: the rest was being written when the process died.
 var errTorn = errors.New("torn batch")
@@ -50,7 +51,7 @@ func batchSize(raw []byte) (int, error) {
 	if len(raw) < lengthEnd {
 		return 0, errTorn
 	}
-	n := int64(int32(binary.BigEndian.Uint32(raw[8:]))) //nolint:gosec // a negative length is torn
+	n := int64(int32(binary.BigEndian.Uint32(raw[8:])))
 	if n < batchHeader-lengthEnd || n > maxBatch {
 		return 0, errTorn
 	}
@@ -59,18 +60,18 @@ func batchSize(raw []byte) (int, error) {
 
 // readBatch reads the batch that raw holds exactly.
 func readBatch(raw []byte) (batch, error) {
-	if len(raw) < batchHeader || binary.BigEndian.Uint32(raw[17:]) != crc32.Checksum(raw[21:], castagnoli) {
+	if len(raw) < batchHeader || binary.BigEndian.Uint32(raw[17:]) != checksum(raw[21:]) {
 		return batch{}, errTorn
 	}
-	first := int64(binary.BigEndian.Uint64(raw)) //nolint:gosec // the wire form is signed
+	first := int64(binary.BigEndian.Uint64(raw))
 	b := batch{
 		first:       first,
-		last:        first + int64(int32(binary.BigEndian.Uint32(raw[23:]))), //nolint:gosec // as above
-		leaderEpoch: int32(binary.BigEndian.Uint32(raw[12:])),                //nolint:gosec // as above
-		attributes:  int16(binary.BigEndian.Uint16(raw[21:])),                //nolint:gosec // as above
-		maxTime:     int64(binary.BigEndian.Uint64(raw[35:])),                //nolint:gosec // as above
-		producer:    int64(binary.BigEndian.Uint64(raw[43:])),                //nolint:gosec // as above
-		epoch:       int16(binary.BigEndian.Uint16(raw[51:])),                //nolint:gosec // as above
+		last:        first + int64(int32(binary.BigEndian.Uint32(raw[23:]))),
+		leaderEpoch: int32(binary.BigEndian.Uint32(raw[12:])),
+		attributes:  int16(binary.BigEndian.Uint16(raw[21:])),
+		maxTime:     int64(binary.BigEndian.Uint64(raw[35:])),
+		producer:    int64(binary.BigEndian.Uint64(raw[43:])),
+		epoch:       int16(binary.BigEndian.Uint16(raw[51:])),
 		size:        len(raw),
 	}
 	if b.attributes&control != 0 {
@@ -92,18 +93,18 @@ func commits(records []byte) bool {
 func indexOf(b batch, inTx bool) []byte {
 	e := make([]byte, indexEntry)
 	e[0] = indexVersion
-	binary.LittleEndian.PutUint32(e[2:], uint32(b.leaderEpoch)) //nolint:gosec // the same bits
-	binary.LittleEndian.PutUint64(e[6:], uint64(b.maxTime))     //nolint:gosec // the same bits; computed again on load
+	binary.LittleEndian.PutUint32(e[2:], uint32(b.leaderEpoch))
+	binary.LittleEndian.PutUint64(e[6:], uint64(b.maxTime))
 	if inTx {
 		e[14] = inTxFlag
 	}
-	e[1] = byte(crc32.Checksum(e[2:], castagnoli))
+	e[1] = byte(checksum(e[2:]))
 	return e
 }
 
 // indexOK reports whether an entry is whole.
 func indexOK(e []byte) bool {
-	return len(e) == indexEntry && e[0] == indexVersion && byte(crc32.Checksum(e[2:], castagnoli)) == e[1]
+	return len(e) == indexEntry && e[0] == indexVersion && byte(checksum(e[2:])) == e[1]
 }
 
 // marker is the control batch that ends a producer's transaction.
@@ -114,7 +115,7 @@ func marker(offset int64, leaderEpoch int32, producer int64, epoch int16, commit
 	}
 	end := kmsg.EndTxnMarker{}
 	rec := kmsg.Record{Key: key.AppendTo(nil), Value: end.AppendTo(nil)}
-	rec.Length = int32(len(rec.AppendTo(nil)) - 1) //nolint:gosec // a dozen bytes, so that the length takes one
+	rec.Length = int32(len(rec.AppendTo(nil)) - 1)
 	b := kmsg.RecordBatch{
 		FirstOffset:          offset,
 		PartitionLeaderEpoch: leaderEpoch,
@@ -129,7 +130,7 @@ func marker(offset int64, leaderEpoch int32, producer int64, epoch int16, commit
 		Records:              rec.AppendTo(nil),
 	}
 	raw := b.AppendTo(nil)
-	binary.BigEndian.PutUint32(raw[8:], uint32(len(raw)-lengthEnd)) //nolint:gosec // small
-	binary.BigEndian.PutUint32(raw[17:], crc32.Checksum(raw[21:], castagnoli))
+	binary.BigEndian.PutUint32(raw[8:], uint32(len(raw)-lengthEnd))
+	binary.BigEndian.PutUint32(raw[17:], checksum(raw[21:]))
 	return raw
 }

@@ -4,16 +4,17 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
 )
 
-// stateLogs are kfake's own logs, of committed offsets and of producer ids: entries of length, checksum, version and JSON.
-// kfake reads one up to the first torn entry and goes on appending after it, so that the next unclean start would forget all
-// that came since.
-var stateLogs = []string{"groups.log", "pids.log"}
+// kfake's own logs, of committed offsets and of producer ids: entries of length, checksum, version and JSON. kfake reads one up
+// to the first torn entry and goes on appending after it, so that the next unclean start would forget all that came since.
+const (
+	groupsLog = "groups.log"
+	pidsLog   = "pids.log"
+)
 
 const (
 	entryPrefix = 8 // bytes of length and checksum, little-endian
@@ -22,9 +23,9 @@ const (
 
 // repairStateLogs cuts torn ends off, and returns in how many files.
 func repairStateLogs(store string) (cut int, err error) {
-	for _, name := range stateLogs {
+	for _, name := range []string{groupsLog, pidsLog} {
 		path := filepath.Join(store, name)
-		raw, err := os.ReadFile(path) //nolint:gosec // the operator's own directory
+		raw, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -53,7 +54,7 @@ func wholeEntries(raw []byte) int {
 		}
 		entry := raw[pos+entryPrefix : pos+entryPrefix+int(n)]
 		// The length counts version and data, not the checksum.
-		if crc32.Checksum(entry, castagnoli) != binary.LittleEndian.Uint32(raw[pos+4:]) {
+		if checksum(entry) != binary.LittleEndian.Uint32(raw[pos+4:]) {
 			break
 		}
 		pos += entryPrefix + int(n)
