@@ -71,7 +71,7 @@ func Read(in schemas.Batch) (*Facts, error) {
 		}
 		n, known := seen[device]
 		if !known {
-			n = int32(len(f.devices)) //nolint:gosec // a batch is far from 2^31 records
+			n = int32(len(f.devices))
 			f.devices = append(f.devices, device)
 			seen[device] = n
 		}
@@ -88,12 +88,12 @@ func (f *Facts) sortDevices() {
 	}
 	order := make([]int32, len(f.devices))
 	for i := range order {
-		order[i] = int32(i) //nolint:gosec // as above
+		order[i] = int32(i)
 	}
 	slices.SortFunc(order, func(a, b int32) int { return Compare(f.devices[a], f.devices[b]) })
 	sorted, place := make([]schemas.Device, len(order)), make([]int32, len(order))
 	for i, from := range order {
-		sorted[i], place[from] = f.devices[from], int32(i) //nolint:gosec // as above
+		sorted[i], place[from] = f.devices[from], int32(i)
 	}
 	f.devices = sorted
 	for i := range f.facts {

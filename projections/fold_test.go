@@ -58,7 +58,7 @@ func (f *fold) checksum() uint64 {
 func TestFoldOfACompactedLogIsTheFoldOfTheWhole(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(60) {
-		r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // histories, not secrets
+		r := rand.New(rand.NewPCG(seed, 1))
 		log := storetest.NewLog(layout)
 		devices := storetest.RandomDevices(r, 25)
 		live := newFold()

@@ -11,8 +11,12 @@ func TestNextLeavesTheStateBeforeAlone(t *testing.T) {
 	t.Parallel()
 	before := projections.State{Known: true, Channels: []string{"b", "d"}}
 	for _, f := range []projections.Fact{
-		{Kind: projections.Subscribed, Channel: "a"}, {Kind: projections.Subscribed, Channel: "c"}, {Kind: projections.Subscribed, Channel: "e"},
-		{Kind: projections.Unsubscribed, Channel: "b"}, {Kind: projections.Unsubscribed, Channel: "d"}, {Kind: projections.Unregistered},
+		{Kind: projections.Subscribed, Channel: "a"},
+		{Kind: projections.Subscribed, Channel: "c"},
+		{Kind: projections.Subscribed, Channel: "e"},
+		{Kind: projections.Unsubscribed, Channel: "b"},
+		{Kind: projections.Unsubscribed, Channel: "d"},
+		{Kind: projections.Unregistered},
 	} {
 		first, second := before.Next(f), before.Next(f)
 		if !first.Equal(&second) {

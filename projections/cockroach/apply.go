@@ -36,7 +36,7 @@ func (s *Store) Apply(ctx context.Context, in schemas.Batch) error {
 		return fmt.Errorf("apply %s[%d]: %w: it has %d", in.Topic, in.Partition, projections.ErrLayout, s.layout.Partitions)
 	}
 	for _, facts := range parts {
-		err := s.db.RunTx(ctx, writing, func(tx pgx.Tx) error { return apply(ctx, tx, in.Partition, facts) })
+		err := s.db.RunTx(ctx, writing(), func(tx pgx.Tx) error { return apply(ctx, tx, in.Partition, facts) })
 		if err != nil {
 			return fmt.Errorf("apply %s[%d] up to %d: %w", in.Topic, in.Partition, facts.Next, judge(err))
 		}

@@ -13,12 +13,15 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.uber.org/goleak"
 
 	"github.com/campanile-push/campanile/projections"
 	"github.com/campanile-push/campanile/projections/cockroach"
 	"github.com/campanile-push/campanile/projections/storetest"
 	"github.com/campanile-push/campanile/schemas"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // server is the URL of the database that the tests use: what the environment names, or a PostgreSQL started for them.
 var server = sync.OnceValues(func() (string, error) {
@@ -31,10 +34,9 @@ var server = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.CommandContext(context.Background(), filepath.Join(root, "deployments/local/postgres.sh"), "start").Output() //nolint:gosec // the repository's own script
+	out, err := exec.CommandContext(context.Background(), filepath.Join(root, "deployments/local/postgres.sh"), "start").Output()
 	if err != nil {
-		var ended *exec.ExitError
-		if errors.As(err, &ended) {
+		if ended, ok := errors.AsType[*exec.ExitError](err); ok {
 			err = errors.New(strings.TrimSpace(string(ended.Stderr)))
 		}
 		return "", err
@@ -64,26 +66,26 @@ func moduleRoot() (string, error) {
 	}
 }
 
-// newDatabase makes a database that is dropped when t ends, and returns its URL.
-func newDatabase(t *testing.T) string {
-	t.Helper()
+// newDatabase makes a database that is dropped when tb ends, and returns its URL.
+func newDatabase(tb testing.TB) string {
+	tb.Helper()
 	if os.Getenv("CAMPANILE_SKIP_REAL") == "1" {
-		t.Skip("CAMPANILE_SKIP_REAL=1: no database")
+		tb.Skip("CAMPANILE_SKIP_REAL=1: no database")
 	}
 	base, err := server()
 	if err != nil {
 		if os.Getenv("CI") == "true" {
-			t.Fatalf("no database: %v", err)
+			tb.Fatalf("no database: %v", err)
 		}
-		t.Skipf("no database can be had: %v", err)
+		tb.Skipf("no database can be had: %v", err)
 	}
 	at, err := url.Parse(base)
 	if err != nil {
-		t.Fatal("the database's URL cannot be read")
+		tb.Fatal("the database's URL cannot be read")
 	}
 	name := "campanile_" + strings.ToLower(rand.Text())
-	execute(t, base, "CREATE DATABASE "+name)
-	t.Cleanup(func() { execute(t, base, "DROP DATABASE "+name) })
+	execute(tb, base, "CREATE DATABASE "+name)
+	tb.Cleanup(func() { execute(tb, base, "DROP DATABASE "+name) })
 	at.Path = "/" + name
 	q := at.Query()
 	q.Set("pool_max_conns", "4") // many tests run at once
@@ -91,16 +93,16 @@ func newDatabase(t *testing.T) string {
 	return at.String()
 }
 
-func execute(t *testing.T, at, sql string) {
-	t.Helper()
-	ctx := context.WithoutCancel(t.Context()) // also at cleanup
+func execute(tb testing.TB, at, sql string) {
+	tb.Helper()
+	ctx := context.WithoutCancel(tb.Context()) // also at cleanup
 	pool, err := pgxpool.New(ctx, at)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer pool.Close()
 	if _, err := pool.Exec(ctx, sql); err != nil {
-		t.Error(err)
+		tb.Error(err)
 	}
 }
 

@@ -13,15 +13,15 @@ import (
 
 var layout = schemas.Layout{Partitions: 3}
 
-func openAt(t *testing.T, at string) *cockroach.Store {
-	t.Helper()
-	store, err := cockroach.Open(t.Context(), cockroach.Options{URL: at, Layout: layout})
+func openAt(tb testing.TB, at string) *cockroach.Store {
+	tb.Helper()
+	store, err := cockroach.Open(tb.Context(), cockroach.Options{URL: at, Layout: layout})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := store.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return store

@@ -91,8 +91,8 @@ func rows(ctx context.Context, tx pgx.Tx, q *schemas.PageQuery, channel string, 
 		if len(v[1]) != 8 || len(v[2]) != 8 {
 			return errColumn
 		}
-		env := schemas.Environment(binary.BigEndian.Uint64(v[1]))  //nolint:gosec // written from an Environment
-		row(v[0], env, int64(binary.BigEndian.Uint64(v[2])), v[3]) //nolint:gosec // an INT8
+		env := schemas.Environment(binary.BigEndian.Uint64(v[1]))
+		row(v[0], env, int64(binary.BigEndian.Uint64(v[2])), v[3])
 	}
 	return found.Err()
 }

@@ -104,7 +104,7 @@ func sample(ctx context.Context, tx pgx.Tx, app, channel string, t schemas.Trans
 	if err != nil {
 		return 0, err
 	}
-	return projections.Extrapolate(min(total, projections.SampleRows), whole, uint32(shard), total <= projections.SampleRows), nil //nolint:gosec // below 256
+	return projections.Extrapolate(min(total, projections.SampleRows), whole, uint32(shard), total <= projections.SampleRows), nil
 }
 
 // Checksum reads all three tables from one snapshot.

@@ -64,7 +64,7 @@ func (s *Store) prepare(ctx context.Context, log *slog.Logger) error {
 	if err := errors.Join(migrate(ctx, db, log), db.Close()); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	return s.db.RunTx(ctx, writing, func(tx pgx.Tx) error { return s.checkLayout(ctx, tx) })
+	return s.db.RunTx(ctx, writing(), func(tx pgx.Tx) error { return s.checkLayout(ctx, tx) })
 }
 
 // checkLayout writes the layout at the first start and refuses another one later.
@@ -100,7 +100,7 @@ func (s *Store) Close() error {
 
 // read runs fn in one snapshot.
 func (s *Store) read(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	return s.db.RunTx(ctx, reading[s.db.Dialect], fn)
+	return s.db.RunTx(ctx, s.db.Dialect.reading(), fn)
 }
 
 // Applied is where each partition stands.

@@ -43,16 +43,17 @@ type Transactor struct {
 	Dialect Dialect
 }
 
-// Transactions of the store.
-var (
-	writing = pgx.TxOptions{IsoLevel: pgx.Serializable}
-	reading = map[Dialect]pgx.TxOptions{
-		// One snapshot, and none of PostgreSQL's bookkeeping of what was read: a read-only transaction that needs one
-		// consistent state and no more.
-		PostgreSQL:  {IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
-		CockroachDB: {IsoLevel: pgx.Serializable, AccessMode: pgx.ReadOnly},
+// writing is for what changes rows.
+func writing() pgx.TxOptions { return pgx.TxOptions{IsoLevel: pgx.Serializable} }
+
+// reading is one snapshot. On PostgreSQL it goes without that database's bookkeeping of what was read: a read-only
+// transaction needs one consistent state and no more.
+func (d Dialect) reading() pgx.TxOptions {
+	if d == CockroachDB {
+		return pgx.TxOptions{IsoLevel: pgx.Serializable, AccessMode: pgx.ReadOnly}
 	}
-)
+	return pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+}
 
 // Waits between two tries on PostgreSQL: a random part of a bound that doubles. Conflicts are between a few projectors, and a
 // transaction takes milliseconds.
@@ -73,7 +74,7 @@ func (t Transactor) RunTx(ctx context.Context, o pgx.TxOptions, fn func(tx pgx.T
 		if !conflict(err) {
 			return err
 		}
-		if ended := wait(ctx, rand.N(bound)); ended != nil { //nolint:gosec // jitter
+		if ended := wait(ctx, rand.N(bound)); ended != nil {
 			return fmt.Errorf("%w while retrying: %w", ended, err)
 		}
 	}

@@ -41,7 +41,7 @@ func (s *Store) applyFacts(partition int32, facts *projections.Facts) error {
 	if err != nil {
 		return err
 	}
-	if facts.Next <= int64(from) { //nolint:gosec // written from an int64
+	if facts.Next <= int64(from) {
 		return nil
 	}
 	states, err := readStates(s.db, facts.Devices())
@@ -51,12 +51,12 @@ func (s *Store) applyFacts(partition int32, facts *projections.Facts) error {
 	b := s.db.NewBatch()
 	defer func() { _ = b.Close() }() // after Commit it has nothing to say
 	w := writer{batch: b}
-	for _, change := range facts.Fold(int64(from), states) { //nolint:gosec // as above
+	for _, change := range facts.Fold(int64(from), states) {
 		if err := w.change(&change); err != nil {
 			return err
 		}
 	}
-	if err := b.Set(offsetKey, binary.BigEndian.AppendUint64(nil, uint64(facts.Next)), nil); err != nil { //nolint:gosec // offsets are not negative
+	if err := b.Set(offsetKey, binary.BigEndian.AppendUint64(nil, uint64(facts.Next)), nil); err != nil {
 		return err
 	}
 	return b.Commit(s.write)
@@ -133,12 +133,12 @@ func (s *Store) applied(r pebble.Reader) ([]int64, error) {
 	offsets := make([]int64, s.layout.Partitions)
 	var key []byte
 	for p := range offsets {
-		key = appendAppliedKey(key[:0], int32(p)) //nolint:gosec // at most 1024
+		key = appendAppliedKey(key[:0], int32(p))
 		v, _, err := readUint64(r, key)
 		if err != nil {
 			return nil, fmt.Errorf("read applied offset of partition %d: %w", p, err)
 		}
-		offsets[p] = int64(v) //nolint:gosec // written from an int64
+		offsets[p] = int64(v)
 	}
 	return offsets, nil
 }

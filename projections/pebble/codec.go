@@ -110,7 +110,7 @@ func (p *rowParser) uvarint() uint64 {
 
 func (p *rowParser) varint() int64 {
 	u := p.uvarint()
-	v := int64(u >> 1) //nolint:gosec // zigzag
+	v := int64(u >> 1)
 	if u&1 != 0 {
 		v = ^v
 	}

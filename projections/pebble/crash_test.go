@@ -22,7 +22,7 @@ const (
 
 // crashLog is the same in parent and child.
 func crashLog() *storetest.Log {
-	r := rand.New(rand.NewPCG(crashSeed, 0)) //nolint:gosec // a history, not a secret
+	r := rand.New(rand.NewPCG(crashSeed, 0))
 	log := storetest.NewLog(two)
 	storetest.SayRandom(r, log, storetest.RandomDevices(r, 200), 20*crashRounds)
 	return log
@@ -108,7 +108,7 @@ func killWriter(t *testing.T, dir string, at int64) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	child := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestCrashWriter$") //nolint:gosec // this test's own binary
+	child := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestCrashWriter$")
 	child.Env = append(os.Environ(), crashDirectory+"="+dir)
 	out, err := child.StdoutPipe()
 	if err != nil {

@@ -25,7 +25,7 @@ const (
 )
 
 func appendAppliedKey(b []byte, partition int32) []byte {
-	return binary.BigEndian.AppendUint32(append(b, appliedSpace), uint32(partition)) //nolint:gosec // checked against the layout
+	return binary.BigEndian.AppendUint32(append(b, appliedSpace), uint32(partition))
 }
 
 func appendDeviceKey(b []byte, d schemas.Device) []byte {
@@ -58,7 +58,7 @@ func appendAudiencePrefix(b []byte, app, channel string, t schemas.Transport) []
 }
 
 func appendAudienceSuffix(b []byte, shard uint32, token string, env schemas.Environment) []byte {
-	b = append(b, byte(shard)) //nolint:gosec // below 256
+	b = append(b, byte(shard))
 	b = append(b, token...)
 	return append(b, 0, byte(env))
 }

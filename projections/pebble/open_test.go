@@ -50,8 +50,8 @@ func TestSecondProcessIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pebble.Open(dir, pebble.Options{Layout: two}); err == nil {
-		t.Error("a directory was opened twice")
+	if _, err := pebble.Open(dir, pebble.Options{Layout: two}); !errors.Is(err, pebble.ErrInUse) {
+		t.Errorf("want %v, got %v", pebble.ErrInUse, err)
 	}
 	if err := store.Close(); err != nil {
 		t.Error(err)

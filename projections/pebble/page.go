@@ -114,7 +114,7 @@ func (m *merge) least() *run {
 
 func (m *merge) fill(ctx context.Context, limit int, page *schemas.Page) error {
 	var last []byte
-	for n := 0; n < limit; n++ {
+	for n := range limit {
 		if n%cancelEvery == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}

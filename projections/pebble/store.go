@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -19,6 +20,8 @@ import (
 var (
 	// ErrFormat says that a newer Campanile wrote the directory.
 	ErrFormat = errors.New("the device store was written by a newer version of campanile: start that version, or delete the directory to rebuild it from the log")
+	// ErrInUse says that the directory belongs to another store, mostly of another process that runs.
+	ErrInUse = errors.New("another campanile uses this device store")
 	// ErrDiskLow says that too little of the disk is free to write; it is temporary.
 	ErrDiskLow = errors.New("too little of the disk is free")
 )
@@ -51,6 +54,7 @@ type Options struct {
 // Store is a projections.DeviceStore.
 type Store struct {
 	db      *pebble.DB
+	lock    *pebble.Lock
 	dir     string
 	layout  schemas.Layout
 	write   *pebble.WriteOptions
@@ -74,18 +78,31 @@ func Open(dir string, o Options) (*Store, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	db, err := pebble.Open(dir, engineOptions(o))
-	if err != nil {
-		return nil, fmt.Errorf("open device store in %s: %w", dir, err)
-	}
-	s := &Store{db: db, dir: dir, layout: o.Layout, write: pebble.NoSync, minFree: o.MinFreeBytes, locks: make([]sync.Mutex, o.Layout.Partitions)}
+	s := &Store{dir: dir, layout: o.Layout, write: pebble.NoSync, minFree: o.MinFreeBytes, locks: make([]sync.Mutex, o.Layout.Partitions)}
 	if o.Fsync {
 		s.write = pebble.Sync
 	}
-	if err := s.checkMeta(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open device store in %s: %w", dir, err), db.Close())
+	if err := s.open(o); err != nil {
+		return nil, fmt.Errorf("open device store in %s: %w", dir, errors.Join(err, s.Close()))
 	}
 	return s, nil
+}
+
+// open leaves what it opened before an error to Close.
+func (s *Store) open(o Options) (err error) {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil { // tokens are personal data
+		return err
+	}
+	// Locked here and not by pebble.Open, which leaves a goroutine behind when it is refused.
+	if s.lock, err = pebble.LockDirectory(s.dir, vfs.Default); err != nil {
+		return fmt.Errorf("%w: %w", ErrInUse, err)
+	}
+	opts := engineOptions(o)
+	opts.Lock = s.lock
+	if s.db, err = pebble.Open(s.dir, opts); err != nil {
+		return err
+	}
+	return s.checkMeta()
 }
 
 func engineOptions(o Options) *pebble.Options {
@@ -113,11 +130,11 @@ func (s *Store) checkMeta() error {
 	if wrote != format {
 		return fmt.Errorf("format %d, known is %d: %w", wrote, format, ErrFormat)
 	}
-	partitions, err := s.meta("partitions", uint64(s.layout.Partitions)) //nolint:gosec // checked by the layout
+	partitions, err := s.meta("partitions", uint64(s.layout.Partitions))
 	if err != nil {
 		return err
 	}
-	if partitions != uint64(s.layout.Partitions) { //nolint:gosec // as above
+	if partitions != uint64(s.layout.Partitions) {
 		return fmt.Errorf("%w: built for %d, the log has %d; delete the directory to rebuild it", projections.ErrLayout, partitions, s.layout.Partitions)
 	}
 	return nil
@@ -172,7 +189,14 @@ func (s *Store) checkDisk() error {
 
 // Close flushes nothing: what was applied is in Pebble's own log.
 func (s *Store) Close() error {
-	if err := s.db.Close(); err != nil {
+	var err error
+	if s.db != nil {
+		err = s.db.Close()
+	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
+	}
+	if err != nil {
 		return fmt.Errorf("close device store: %w", err)
 	}
 	return nil

@@ -8,6 +8,8 @@ import (
 )
 
 // Apps, channels and platforms of random histories.
+//
+//nolint:gochecknoglobals // tables that never change
 var (
 	historyApps      = []string{"moodle", "moodle-2"} // one is a prefix of the other
 	historyChannels  = []string{"site", "site2", "kanal-ä", "課程"}

@@ -137,7 +137,7 @@ func (m Model) Checksum() uint64 {
 func (m Model) DeviceState(d schemas.Device) schemas.DeviceState {
 	s := m[d]
 	return schemas.DeviceState{
-		Known: s.Known, Alive: s.Known && !(s.Invalidated && s.Registration.AtUS <= s.AsOfUS),
+		Known: s.Known, Alive: s.Known && (!s.Invalidated || s.Registration.AtUS > s.AsOfUS),
 		RegisteredAtUS: s.Registration.AtUS, Platform: s.Registration.Platform, Channels: s.Channels,
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/campanile-push/campanile/projections"
@@ -13,6 +14,7 @@ import (
 )
 
 func testBehind(t *testing.T, open Open) {
+	t.Helper()
 	store, l := opened(t, open), NewLog(layout)
 	d := schemas.Device{App: "moodle", Transport: schemas.FCM, Token: "d"}
 	p := layout.Of(d)
@@ -60,6 +62,7 @@ func testBehind(t *testing.T, open Open) {
 // testOneSnapshot asks for the watermark that is applied next, over and over, while somebody applies it: an answer without
 // the row of that offset comes from before the offset that was checked.
 func testOneSnapshot(t *testing.T, open Open) {
+	t.Helper()
 	n := int64(1500)
 	if testing.Short() {
 		n = 150
@@ -144,6 +147,7 @@ func byLookup(ctx context.Context, store projections.DeviceStore, d schemas.Devi
 
 // testChannelsOneSnapshot moves a device from channel to channel, in one batch each: whoever reads both channels sees it once.
 func testChannelsOneSnapshot(t *testing.T, open Open) {
+	t.Helper()
 	store, l := opened(t, open), NewLog(layout)
 	d := schemas.Device{App: "moodle", Transport: schemas.APNS, Token: "d"}
 	p := layout.Of(d)
@@ -201,6 +205,7 @@ func resumeStore(t *testing.T, open Open) (projections.DeviceStore, []Row) {
 }
 
 func testResume(t *testing.T, open Open) {
+	t.Helper()
 	store, want := resumeStore(t, open)
 	for _, limit := range []int{1, 2, 7, len(want)} {
 		if got := pages(t.Context(), t, store, audience("moodle", schemas.APNS, limit, "site")); !slices.Equal(want, got) {
@@ -246,6 +251,7 @@ func testResume(t *testing.T, open Open) {
 }
 
 func testDone(t *testing.T, open Open) {
+	t.Helper()
 	store, all := resumeStore(t, open)
 	for _, channels := range [][]string{{"site"}, {"site", "site2"}} {
 		var page schemas.Page
@@ -264,6 +270,7 @@ func testDone(t *testing.T, open Open) {
 }
 
 func testMerge(t *testing.T, open Open) {
+	t.Helper()
 	store, l, r := opened(t, open), NewLog(layout), random(t)
 	channels := []string{"a", "b", "c", "d"}
 	for i, d := range RandomDevices(r, 200) {
@@ -290,6 +297,7 @@ func testMerge(t *testing.T, open Open) {
 }
 
 func testBadQueries(t *testing.T, open Open) {
+	t.Helper()
 	store := opened(t, open)
 	good := audience("moodle", schemas.FCM, 1, "site")
 	for name, spoil := range map[string]func(q *schemas.PageQuery){
@@ -314,6 +322,7 @@ func testBadQueries(t *testing.T, open Open) {
 
 // testScanUnderWrites pages while every second device comes and goes.
 func testScanUnderWrites(t *testing.T, open Open) {
+	t.Helper()
 	store, l := opened(t, open), NewLog(layout)
 	var stay []Row
 	var come []schemas.Device
@@ -329,12 +338,12 @@ func testScanUnderWrites(t *testing.T, open Open) {
 	}
 	slices.SortFunc(stay, compareRows)
 	catchUp(t, store, l)
-	ctx, cancel := context.WithCancel(t.Context())
+	var stop atomic.Bool
 	var group sync.WaitGroup
 	defer group.Wait()
-	defer cancel()
+	defer stop.Store(true)
 	group.Go(func() {
-		for round := 0; ctx.Err() == nil; round++ {
+		for round := 0; !stop.Load(); round++ {
 			for _, d := range come {
 				if round%2 == 0 {
 					l.Say(Register(d, 1, "Android-fcm"))
@@ -344,7 +353,7 @@ func testScanUnderWrites(t *testing.T, open Open) {
 				}
 			}
 			for p, from := range applied(t, store) {
-				if err := store.Apply(t.Context(), l.Batch(int32(p), from)); err != nil { //nolint:gosec // few partitions
+				if err := store.Apply(t.Context(), l.Batch(int32(p), from)); err != nil {
 					t.Error(err)
 					return
 				}
@@ -367,6 +376,7 @@ func testScanUnderWrites(t *testing.T, open Open) {
 }
 
 func testLargeChannel(t *testing.T, open Open) {
+	t.Helper()
 	n := 100_000
 	if testing.Short() {
 		n = 20_000
@@ -406,6 +416,7 @@ func testLargeChannel(t *testing.T, open Open) {
 }
 
 func testFindToken(t *testing.T, open Open) {
+	t.Helper()
 	store, l := opened(t, open), NewLog(layout)
 	everywhere := projections.Candidates("moodle", "same")
 	for _, d := range everywhere {

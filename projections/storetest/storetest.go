@@ -14,6 +14,8 @@ import (
 type Open func(layout schemas.Layout) (projections.DeviceStore, error)
 
 // layout of the suite's logs: few partitions, and more than one.
+//
+//nolint:gochecknoglobals // never changes
 var layout = schemas.Layout{Partitions: 3}
 
 // Run runs the suite. place makes a new empty place, which is gone when t ends.
@@ -71,7 +73,7 @@ func opened(t *testing.T, open Open) projections.DeviceStore {
 func catchUp(t *testing.T, store projections.DeviceStore, l *Log) {
 	t.Helper()
 	for p, from := range applied(t, store) {
-		if in := l.Batch(int32(p), from); len(in.Records) > 0 { //nolint:gosec // few partitions
+		if in := l.Batch(int32(p), from); len(in.Records) > 0 {
 			if err := store.Apply(t.Context(), in); err != nil {
 				t.Fatal(err)
 			}
@@ -176,11 +178,11 @@ func equalStates(a, b schemas.DeviceState) bool {
 // random is a source whose seed is named where a test fails.
 func random(t *testing.T) *rand.Rand {
 	t.Helper()
-	seed := rand.Uint64() //nolint:gosec // histories, not secrets
+	seed := rand.Uint64()
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("seed %d", seed)
 		}
 	})
-	return rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // as above
+	return rand.New(rand.NewPCG(seed, 0))
 }
