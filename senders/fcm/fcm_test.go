@@ -29,7 +29,7 @@ type server struct {
 	tokens  atomic.Int32 // handed out
 	refuse  atomic.Int32 // status of the token endpoint; zero: hand out
 	valid   atomic.Int32 // the number of the access token that FCM takes; zero: any
-	inspect func(body []byte)
+	inspect func(body []byte, header http.Header)
 }
 
 func start(t testing.TB) *server {
@@ -65,7 +65,7 @@ func (s *server) send(w http.ResponseWriter, req *http.Request) {
 	}
 	f, faulty := s.Count(m.Message.Token)
 	if s.inspect != nil {
-		s.inspect(body)
+		s.inspect(body, req.Header)
 	}
 	w.Header().Set("content-type", "application/json")
 	if v := s.valid.Load(); v != 0 && req.Header.Get("authorization") != fmt.Sprintf("Bearer access-%d", v) {
@@ -163,8 +163,11 @@ func TestConformance(t *testing.T) {
 func TestMessageGoesOutAsRendered(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	got := make(chan string, 1)
-	s.inspect = func(body []byte) { got <- string(body) }
+	got, names := make(chan string, 1), make(chan string, 1)
+	s.inspect = func(body []byte, header http.Header) {
+		got <- string(body)
+		names <- header.Get("X-Campanile-Send-Id")
+	}
 	p := s.Open(t, 0)
 	defer func() { _ = p.Close() }()
 	r := providertest.Request(t, schemas.FCM, s.Token(1))
@@ -173,6 +176,9 @@ func TestMessageGoesOutAsRendered(t *testing.T) {
 	}
 	if want, body := string(r.FCM.AppendBody(nil, r.Token, -1)), <-got; body != want {
 		t.Errorf("want %s, got %s", want, body)
+	}
+	if name := <-names; name != r.SendID.String() {
+		t.Errorf("want the send id %s in a header, got %q", r.SendID, name)
 	}
 }
 

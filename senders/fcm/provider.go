@@ -30,7 +30,8 @@ const (
 // Options say how to reach FCM; the zero value reaches Google. Where access tokens come from stands in the service account
 // (token_uri).
 type Options struct {
-	// Endpoint is the base URL, with or without /v1: Google's.
+	// Endpoint is the base URL, with or without /v1: Google's. To any other the header X-Campanile-Send-Id names each push, for
+	// ledgers and proxies; Google has no use for it.
 	Endpoint string
 	// RootCAs verify both servers: the system's.
 	RootCAs *x509.CertPool
@@ -50,7 +51,11 @@ const (
 	straggler = 250 * time.Millisecond
 )
 
-const defaultEndpoint = "https://fcm.googleapis.com/v1"
+const (
+	googleHost      = "fcm.googleapis.com"
+	defaultEndpoint = "https://" + googleHost + "/v1"
+	sendIDHeader    = "X-Campanile-Send-Id"
+)
 
 // Provider is senders.Provider on FCM.
 type Provider struct {
@@ -60,6 +65,7 @@ type Provider struct {
 	tokens    *tokens
 	limit     int
 	timeout   time.Duration
+	named     bool // pushes carry sendIDHeader
 
 	jobs  chan job
 	slots chan struct{}
@@ -97,7 +103,7 @@ func Open(_ context.Context, a senders.Account, o Options) (*Provider, error) {
 	if !strings.HasSuffix(endpoint, "/v1") {
 		endpoint += "/v1" // go-fcm appends /projects/… to what it is given
 	}
-	p := &Provider{limit: o.Limit, timeout: o.Timeout, drained: make(chan struct{})}
+	p := &Provider{limit: o.Limit, timeout: o.Timeout, named: u.Host != googleHost, drained: make(chan struct{})}
 	if p.limit <= 0 {
 		p.limit = 900
 	}

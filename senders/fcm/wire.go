@@ -111,6 +111,9 @@ func (w wire) push(req *http.Request, j job) senders.Result {
 	out.Body = io.NopCloser(bytes.NewReader(body))
 	out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	out.ContentLength = int64(len(body))
+	if w.p.named {
+		out.Header.Set(sendIDHeader, j.r.SendID.String()) // out shares the header of oauth2's own copy of the request
+	}
 
 	res, err := w.next.RoundTrip(out)
 	if err != nil {
