@@ -19,7 +19,6 @@ import (
 const (
 	DefaultSessionTimeout     = 6 * time.Second
 	DefaultTransactionTimeout = 10 * time.Second
-	DefaultLinger             = 5 * time.Millisecond
 	DefaultDeliveryTimeout    = 30 * time.Second
 	DefaultBufferedBytes      = 64 << 20
 	DefaultPartitions         = 24 // on Kafka; the embedded broker is created with fewer
@@ -31,6 +30,8 @@ const (
 	metadataMinAge     = 100 * time.Millisecond
 	heartbeatsASession = 6 // a sender may be silent for half a session: three heartbeats
 	rebalanceTimeout   = 30 * time.Second
+	// A partition that joins, or goes on after a pause, is asked for by the next fetch only: when this one's wait is over.
+	fetchWait = 250 * time.Millisecond
 )
 
 // Config says how to reach a cluster. The zero value of each field but Brokers works.
@@ -55,7 +56,8 @@ type Config struct {
 	TransactionTimeout time.Duration
 	// Compression of what is written: "snappy" (empty is the same), "none", "lz4" or "zstd".
 	Compression string
-	// Linger is how long an append waits for company in its batch; negative: not at all.
+	// Linger is how long an append waits for company in its batch. 0 is best where many append at once: what comes while five
+	// requests are on their way makes the next batch (measured: 512 callers wait 4 µs a record at 0, 12 µs at 5 ms).
 	Linger time.Duration
 	// DeliveryTimeout is the age at which an append that no broker has taken fails.
 	DeliveryTimeout time.Duration
@@ -96,12 +98,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.TransactionTimeout == 0 {
 		c.TransactionTimeout = DefaultTransactionTimeout
-	}
-	switch {
-	case c.Linger == 0:
-		c.Linger = DefaultLinger
-	case c.Linger < 0:
-		c.Linger = 0
 	}
 	if c.DeliveryTimeout == 0 {
 		c.DeliveryTimeout = DefaultDeliveryTimeout

@@ -47,12 +47,13 @@ type DeliverOptions struct {
 const (
 	defaultWindow  = 8192
 	commitEvery    = time.Second
-	fetchWait      = 250 * time.Millisecond // a partition that goes on joins the next fetch
-	drainPushing   = time.Second            // at a revocation, for everything to finish
-	drainAnswers   = 8 * time.Second        // and then, with no new pushes, for what was pushed to be answered
-	drainQuiet     = 2 * time.Second        // no answer for so long: none will come
-	drainAppending = 4 * time.Second        // for outcomes to be acknowledged
-	pollRecords    = 10_000
+	drainPushing   = time.Second     // at a revocation, for everything to finish
+	drainAnswers   = 8 * time.Second // and then, with no new pushes, for what was pushed to be answered
+	drainQuiet     = 2 * time.Second // no answer for so long: none will come
+	drainAppending = 4 * time.Second // for outcomes to be acknowledged
+	pollRecords    = 4096
+	// A pause throws away what was fetched of the partition and not polled.
+	fetchPartitionBytes = 256 << 10
 )
 
 // RunDeliver runs a Deliverer as one member of its group until ctx ends, whose error it then returns. Before, it waits for
@@ -142,6 +143,7 @@ func (d *delivery) run(ctx context.Context) error {
 		kgo.ConsumeTopics(d.l.names(d.o.Topics)...),
 		kgo.KeepControlRecords(), // the routers' transactions end in them, and an offset before one would be a lag for ever
 		kgo.FetchMaxWait(fetchWait),
+		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
 		kgo.ProducerLinger(0),
 		kgo.RecordDeliveryTimeout(0), // an outcome waits for its brokers
 		kgo.AdjustFetchOffsetsFn(d.adjust),
@@ -284,7 +286,11 @@ func (d *delivery) deliverAll() error {
 		if w.isReady() {
 			d.deliver(w, now)
 		}
-		d.pause(w, len(w.backlog) > 0)
+		enough := d.o.Window / 2 // a window's worth is fetched ahead
+		if w.paused {
+			enough = d.o.Window / 8
+		}
+		d.pause(w, len(w.backlog) > enough || w.wake > 0)
 	}
 	return nil
 }

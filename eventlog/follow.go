@@ -83,14 +83,18 @@ func (f *Following) Run(ctx context.Context) error {
 	if _, err := f.log.readyLayout(); err != nil {
 		return err
 	}
+	from := map[string]map[int32]kgo.Offset{}
 	for _, topic := range f.topics {
 		starts, err := f.log.Starts(ctx, topic)
 		if err != nil {
 			return err
 		}
+		from[f.log.name(topic)] = map[int32]kgo.Offset{}
 		f.mu.Lock()
-		for p, start := range starts {
-			f.positions[place{topic, int32(p)}] = start //nolint:gosec // a partition is an int32
+		for i, start := range starts {
+			p := int32(i) //nolint:gosec // a partition is an int32
+			f.positions[place{topic, p}] = start
+			from[f.log.name(topic)][p] = kgo.NewOffset().At(start)
 		}
 		f.mu.Unlock()
 	}
@@ -99,12 +103,11 @@ func (f *Following) Run(ctx context.Context) error {
 		return err
 	}
 	client, err := f.log.newClient("follow-"+f.name,
-		kgo.ConsumeTopics(f.log.names(f.topics)...),
-		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+		kgo.ConsumePartitions(from),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // what was deleted under a follower, it cannot learn; folds bear a repeat
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // a transactional topic ends in one
-		kgo.FetchMaxWait(time.Second),
+		kgo.FetchMaxWait(fetchWait),
 	)
 	if err != nil {
 		return err

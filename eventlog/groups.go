@@ -88,10 +88,14 @@ func (l *Log) GroupOffsets(ctx context.Context, group string) ([]GroupOffset, er
 
 // committed asks for a group's offsets; what was never committed is At -1.
 func (l *Log) committed(ctx context.Context, group string, names []string) (kadm.OffsetResponses, error) {
-	responses, err := l.admin.FetchOffsetsForTopics(ctx, l.cfg.Prefix+group, names...)
-	if err == nil {
-		err = responses.Error()
-	}
+	var responses kadm.OffsetResponses
+	err := l.coordinated(ctx, func() (err error) {
+		responses, err = l.admin.FetchOffsetsForTopics(ctx, l.cfg.Prefix+group, names...)
+		if err == nil {
+			err = responses.Error()
+		}
+		return err
+	})
 	if errors.Is(err, kerr.GroupIDNotFound) {
 		return kadm.OffsetResponses{}, nil
 	}
@@ -135,9 +139,24 @@ func (l *Log) startGroups(ctx context.Context) error {
 	return nil
 }
 
+// coordinated waits out the time in which a group has no coordinator: on a new cluster, until the brokers have made the topic
+// of offsets, and while it moves.
+func (l *Log) coordinated(ctx context.Context, ask func() error) error {
+	for try := 1; ; try++ {
+		err := ask()
+		waits := errors.Is(err, kerr.CoordinatorNotAvailable) || errors.Is(err, kerr.CoordinatorLoadInProgress) || errors.Is(err, kerr.NotCoordinator)
+		if !waits || try == coordinatorTries || !sleep(ctx, retryDelay(try)) {
+			return err
+		}
+	}
+}
+
+// coordinatorTries is about 30 s of retryDelay.
+const coordinatorTries = 14
+
 // commit writes offsets for a group from outside, which brokers refuse while it has members.
 func (l *Log) commit(ctx context.Context, group string, offsets kadm.Offsets) error {
-	err := l.admin.CommitAllOffsets(ctx, l.cfg.Prefix+group, offsets)
+	err := l.coordinated(ctx, func() error { return l.admin.CommitAllOffsets(ctx, l.cfg.Prefix+group, offsets) })
 	if errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.IllegalGeneration) {
 		return fmt.Errorf("the group has running members; stop them first: %w", err)
 	}

@@ -145,6 +145,7 @@ func (s *transform) session(ctx context.Context) error {
 	m := &membership{transform: s, parts: map[place]*part{}, fail: cancel}
 	opts := append(s.l.cfg.groupOptions(s.o.Group),
 		kgo.ConsumeTopics(s.l.names(s.o.Topics)...),
+		kgo.FetchMaxWait(fetchWait),
 		kgo.ProducerLinger(0), // a batch is flushed as a whole
 		kgo.OnPartitionsAssigned(m.assigned),
 		kgo.OnPartitionsRevoked(m.revoked),

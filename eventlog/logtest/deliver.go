@@ -389,3 +389,82 @@ func testMoved(t *testing.T, b *bench) {
 	eventually(t, "the group is at the end", func() bool { return b.lag(t, o.Group, o.Topics...) == 0 })
 	once(t, h.times(), tokens)
 }
+
+// testStopWaits stops a stage whose pushes are answered while it stops, and some never.
+func testStopWaits(t *testing.T, b *bench) {
+	o := sender()
+	tokens := b.request(t, 1, 0, 30)
+	h := newPusher()
+	stop := b.deliver(t, b.log, o, h)
+	eventually(t, "all are pushed", func() bool { return h.pushed() == 30 })
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		stop()
+	}()
+	last := h.take(tokens[29])
+	eventually(t, "the stop has waited for answers, and allows no push more", func() bool { return !last.done.MayPush() })
+	last.finish()
+	for _, token := range tokens[10:29] {
+		h.take(token).finish()
+	}
+	<-stopped
+	h.take(tokens[0]).finish() // after the end, and ignored
+	if at := b.committed(t, 1); at != 0 {
+		t.Errorf("want offset 0 while the first sends are open, got %d", at)
+	}
+	if got := b.finished(t); got != 20 {
+		t.Errorf("want the 20 answers recorded that came in time, got %d", got)
+	}
+	h = newPusher()
+	h.auto = true
+	b.deliver(t, b.log, o, h)
+	eventually(t, "the group is at the end", func() bool { return b.lag(t, o.Group, o.Topics...) == 0 })
+	once(t, h.times(), tokens[:10])
+}
+
+// testUndecodable puts what is no send among the dead letters, and goes on behind it.
+func testUndecodable(t *testing.T, b *bench) {
+	o := sender()
+	b.produce(t, sends, 1, []byte{80, 0xff})
+	b.produce(t, sends, 1, []byte{200, 1})
+	tokens := b.request(t, 1, 0, 10)
+	h := newPusher()
+	h.auto = true
+	b.deliver(t, b.log, o, h)
+	eventually(t, "the group is at the end", func() bool { return b.lag(t, o.Group, o.Topics...) == 0 })
+	once(t, h.times(), tokens)
+	if n := sum(t, b, schemas.DeadLetters); n != 2 {
+		t.Errorf("want 2 dead letters, got %d", n)
+	}
+}
+
+// testSendersShare has a second sender join and the first one leave, while sends come.
+func testSendersShare(t *testing.T, b *bench) {
+	o := sender()
+	one, two := newPusher(), newPusher()
+	one.auto, two.auto = true, true
+	stopOne := b.deliver(t, b.log, o, one)
+	second := b.open(t, b.cfg)
+	var all []string
+	ask := func(round int) {
+		for p := range int32(Partitions) {
+			all = append(all, b.request(t, p, round*1000, 50)...)
+		}
+	}
+	ask(0)
+	b.deliver(t, second, o, two)
+	for round := 1; two.pushed() == 0; round++ {
+		ask(round)
+		eventually(t, "the group is at the end", func() bool { return b.lag(t, o.Group, o.Topics...) == 0 })
+	}
+	ask(1000)
+	stopOne()
+	ask(1001)
+	eventually(t, "the group is at the end", func() bool { return b.lag(t, o.Group, o.Topics...) == 0 })
+	times := one.times()
+	for token, n := range two.times() {
+		times[token] += n
+	}
+	once(t, times, all)
+}
