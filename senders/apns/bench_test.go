@@ -4,8 +4,9 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"os"
 	"testing"
+
+	"go.uber.org/goleak"
 
 	"github.com/campanile-push/campanile/schemas"
 	"github.com/campanile-push/campanile/senders"
@@ -17,7 +18,7 @@ func TestMain(m *testing.M) {
 	if providertest.ServeAsChild(http.HandlerFunc(yes)) {
 		return
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 func yes(w http.ResponseWriter, req *http.Request) {
