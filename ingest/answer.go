@@ -20,6 +20,8 @@ type answer struct {
 func fixed(status int, body string) *answer { return &answer{status: status, body: []byte(body)} }
 
 // The answers that never change, with AirNotifier's texts and spelling (contract, section 1).
+//
+//nolint:gochecknoglobals // a table, which nobody changes
 var (
 	okStatus       = fixed(http.StatusOK, `{"status": "ok"}`)
 	tokenExists    = fixed(http.StatusOK, `{"status": "token exists"}`)
@@ -107,6 +109,7 @@ func noProcessor(status int, name string) *answer {
 // badJSON is AirNotifier's answer to a body that it could not read: 500, with the parser's words.
 func badJSON(err *syntaxError) *answer { return failure(http.StatusInternalServerError, err.Error()) }
 
+//nolint:gochecknoglobals // constants, in the form that a header map takes without a copy
 var (
 	typeJSON = []string{"application/json; charset=utf-8"}
 	typeHTML = []string{"text/html; charset=utf-8"}

@@ -280,7 +280,7 @@ func (r *registry) pending(app string, before time.Time, most int) (waiting int,
 // networks reads addresses and CIDRs; blank and malformed lines block nobody.
 func networks(lines []string) (nets []netip.Prefix) {
 	for _, text := range lines {
-		for _, line := range strings.Fields(text) { // one setting may hold several lines
+		for line := range strings.FieldsSeq(text) { // one setting may hold several lines
 			if p, err := netip.ParsePrefix(line); err == nil {
 				nets = append(nets, p.Masked())
 			} else if a, err := netip.ParseAddr(line); err == nil {

@@ -329,6 +329,8 @@ func collapseID(s string) string {
 }
 
 // formFields are those of /notification/ and /broadcast/ that are not the device's data.
+//
+//nolint:gochecknoglobals // a table
 var formFields = map[string]bool{
 	"token": true, "alert": true, "device": true, "channel": true, "sound": true, "badge": true, "collapse_key": true,
 	"appname": true, "environment": true,

@@ -6,6 +6,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -34,9 +35,9 @@ func (f *form) get(name string) string {
 }
 
 func (f *form) lookup(name string) (string, bool) {
-	for i := len(f.fields) - 1; i >= 0; i-- {
-		if f.fields[i].name == name {
-			return strings.TrimSpace(f.fields[i].value), true
+	for _, x := range slices.Backward(f.fields) {
+		if x.name == name {
+			return strings.TrimSpace(x.value), true
 		}
 	}
 	return "", false

@@ -152,7 +152,6 @@ type row struct {
 	asOf, registeredAtUS     int64
 	platform                 string
 	channels                 map[string]int64 // order of the subscription
-	order                    int64
 }
 
 func newMemStore(l *memLog) *memStore {

@@ -414,7 +414,7 @@ func unquote(s string) string {
 // compact is the value's text without the space between its parts.
 func (v value) compact() string {
 	s := string(v)
-	if strings.IndexAny(s, " \t\r\n") < 0 {
+	if !strings.ContainsAny(s, " \t\r\n") {
 		return s
 	}
 	b := make([]byte, 0, len(s))
@@ -454,7 +454,7 @@ func decimal(number string) string {
 	if number == "-0" {
 		return "0"
 	}
-	if strings.IndexAny(number, "eE") < 0 {
+	if !strings.ContainsAny(number, "eE") {
 		return number
 	}
 	f, err := strconv.ParseFloat(number, 64)

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"encoding/json"
+	"maps"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -107,10 +108,7 @@ func same(t *testing.T, got value, want any) {
 	t.Helper()
 	switch want := want.(type) {
 	case map[string]any:
-		last := map[string]value{}
-		for name, v := range got.members() {
-			last[name] = v
-		}
+		last := maps.Collect(got.members())
 		if len(last) != len(want) {
 			t.Fatalf("%s: want %d members, got %d", got, len(want), len(last))
 		}

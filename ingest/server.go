@@ -140,6 +140,7 @@ func (s *Server) routes() http.Handler {
 	return e
 }
 
+//nolint:gochecknoglobals // a table
 var (
 	notFound    = &answer{status: http.StatusNotFound, html: true}
 	wrongMethod = &answer{

@@ -115,8 +115,7 @@ func (s *siteCheck) ask(ctx context.Context, siteid, wwwroot string) (bool, erro
 
 // hideURL drops the URL of a client's error: it holds the siteid.
 func hideURL(err error) error {
-	var wrapped *url.Error
-	if errors.As(err, &wrapped) {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		return wrapped.Err
 	}
 	return err
