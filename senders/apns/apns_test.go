@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -168,6 +169,40 @@ func TestOneTeamAndKeyShareOneProviderToken(t *testing.T) {
 	}
 	if first, second := <-got, <-got; first != second {
 		t.Error("want the same provider token from both providers")
+	}
+}
+
+// TestACertificateSpeaksForItself uses testdata/client.p12, self-signed, password "secret"; modern.p12 is the same in OpenSSL 3's own
+// encryption, which cannot be read.
+func TestACertificateSpeaksForItself(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	got := make(chan http.Header, 1)
+	s.inspect = func(req *http.Request, _ []byte) { got <- req.Header.Clone() }
+	file := func(name string) *pushv1.ApnsCredentials {
+		p12, err := os.ReadFile("testdata/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &pushv1.ApnsCredentials{Topic: "com.example.app", P12: p12, P12Password: "secret"}
+	}
+	if err := apns.CheckCredentials(file("modern.p12")); !errors.Is(err, senders.ErrCredentials) || !strings.Contains(err.Error(), "-legacy") {
+		t.Errorf("want to be told of -legacy, got %v", err)
+	}
+	p, err := apns.Open(t.Context(), senders.Account{App: "moodle", APNS: file("client.p12")}, apns.Options{Production: s.URL, RootCAs: s.Roots})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan senders.Result, 1)
+	p.Push(t.Context(), providertest.Request(t, schemas.APNS, s.Token(1)), func(_ *senders.Request, a senders.Result) { answered <- a })
+	if a := <-answered; a.Outcome != pushv1.Outcome_OUTCOME_ACCEPTED {
+		t.Errorf("want accepted, got %+v", a)
+	}
+	if h := <-got; h.Get("authorization") != "" || h.Get("apns-topic") != "com.example.app" {
+		t.Errorf("want a topic and no provider token, got %v", h)
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

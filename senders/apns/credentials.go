@@ -75,7 +75,8 @@ func (p *parsed) readKey(pem string) error {
 func (p *parsed) readCertificate(p12 []byte, password string) error {
 	cert, err := certificate.FromP12Bytes(p12, password)
 	if err != nil {
-		return bad("the .p12 certificate cannot be read, check its password, and export it with its private key: %w", err)
+		return bad("the .p12 certificate cannot be read: check its password, export it with its private key, and with OpenSSL 3 as "+
+			"openssl pkcs12 -export -legacy: %w", err)
 	}
 	p.certificate = &cert
 	return nil
