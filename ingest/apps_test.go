@@ -16,7 +16,7 @@ import (
 func TestCompactionChangesNoKey(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(300) {
-		r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a repeatable history
+		r := rand.New(rand.NewPCG(seed, 1))
 		out := schemas.NewOut(schemas.Layout{Partitions: 1})
 		for i := range 40 {
 			sayRandom(r, out, int64(i))
