@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -199,6 +200,8 @@ func (c *Child) start(ctx context.Context) (*process, error) {
 	defer cancel()
 	cmd := exec.Command(c.o.Executable, c.o.Args...) //nolint:gosec,noctx // the operator's own program; stop ends it, gently first
 	cmd.Env = append(os.Environ(), c.o.Env...)
+	// A group of its own: what a terminal sends on Ctrl-C is for the parent, which still has rows to insert.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p := &process{cmd: cmd, last: &tail{log: c.o.Logger}, exited: make(chan struct{})}
 	cmd.Stderr = p.last
 	var err error
@@ -232,7 +235,7 @@ func (c *Child) start(ctx context.Context) (*process, error) {
 	}()
 	if err := json.NewEncoder(p.stdin).Encode(c.order); err != nil {
 		p.kill()
-		return nil, fmt.Errorf("%w: %s", err, p.why())
+		return nil, fmt.Errorf("%w: %w", err, p.why())
 	}
 	select {
 	case p.ready = <-answered:

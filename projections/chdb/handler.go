@@ -84,7 +84,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if !h.allowed(r) {
 		w.Header().Set("WWW-Authenticate", `Basic realm="campanile chdb"`)
-		refuse(w, http.StatusUnauthorized, errors.New("Code: 516. DB::Exception: the key is missing or wrong. (AUTHENTICATION_FAILED)"))
+		refuse(w, http.StatusUnauthorized, engineError("Code: 516. DB::Exception: the key is missing or wrong. (AUTHENTICATION_FAILED)"))
 		return
 	}
 	if r.Method != http.MethodPost {

@@ -71,16 +71,16 @@ func (i *memoryInsert) done() (uint64, error) {
 	i.m.mu.Lock()
 	defer i.m.mu.Unlock()
 	i.m.inserted = append(i.m.inserted, i.b.String())
-	return uint64(strings.Count(i.b.String(), "\n")), nil //nolint:gosec // a count
+	return uint64(strings.Count(i.b.String(), "\n")), nil
 }
 
-func handlerOn(t testing.TB, m *memory) *handler {
-	t.Helper()
+func handlerOn(tb testing.TB, m *memory) *handler {
+	tb.Helper()
 	h, err := newHandler(m, 1, "key", slog.New(slog.DiscardHandler))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(h.close)
+	tb.Cleanup(h.close)
 	return h
 }
 

@@ -75,7 +75,7 @@ func Serve(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("listen for the embedded engine: %w", err)
 	}
-	defer listener.Close() //nolint:errcheck // closed by the server too
+	defer func() { _ = listener.Close() }() // the server closes it too
 	e, err := openEngine(library, o.Dir, o.MaxMemory)
 	if err != nil {
 		return err
@@ -118,7 +118,9 @@ func Serve(ctx context.Context, o Options) (err error) {
 			_ = server.Close() // a statement that even KILL does not end
 		}
 	}
-	<-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the embedded engine: %w", err)
+	}
 	return nil
 }
 
@@ -147,11 +149,11 @@ func lock(dir string) (unlock func(), err error) {
 		return nil, fmt.Errorf("create the embedded engine's directory: %w", err)
 	}
 	name := filepath.Join(dir, "campanile.lock")
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the operator's own directory
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the embedded engine's directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor is small
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("%s: %w", dir, ErrInUse)

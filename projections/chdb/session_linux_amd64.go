@@ -148,7 +148,7 @@ func (i *libInsert) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	rc := i.lib.appendRows(i.stream, unsafe.Pointer(&p[0]), uintptr(len(p)))
+	rc := i.lib.appendRows(i.stream, unsafe.Pointer(&p[0]), uintptr(len(p))) //nolint:gosec // C reads so many bytes during the call.
 	runtime.KeepAlive(p)
 	if rc != 0 {
 		if message := i.lib.insertFailure(i.stream); message != "" {

@@ -67,6 +67,8 @@ func splitInsert(query string) (statement, format string, ok bool) {
 }
 
 // notSettings are the parameters of ClickHouse's HTTP interface that are no settings of the engine.
+//
+//nolint:gochecknoglobals // a table
 var notSettings = map[string]bool{
 	"query": true, "default_format": true, "database": true, "query_id": true, "client_protocol_version": true,
 	"compress": true, "decompress": true, "network_compression_method": true, "network_zstd_compression_level": true,

@@ -43,24 +43,24 @@ func Main(m *testing.M) int {
 }
 
 // Start runs the engine on dir in a child process, and ends it with the test.
-func Start(t testing.TB, dir string) *chdb.Child {
-	t.Helper()
-	child, err := chdb.Start(t.Context(), Options(t, dir))
+func Start(tb testing.TB, dir string) *chdb.Child {
+	tb.Helper()
+	child, err := chdb.Start(tb.Context(), Options(tb, dir))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := child.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return child
 }
 
 // Options are those of a child that is this test binary.
-func Options(t testing.TB, dir string) chdb.ChildOptions {
-	t.Helper()
-	return chdb.ChildOptions{MaxBackoff: 200 * time.Millisecond, Env: []string{dirEnv + "=" + dir, chdb.LibraryEnv + "=" + Library(t)}}
+func Options(tb testing.TB, dir string) chdb.ChildOptions {
+	tb.Helper()
+	return chdb.ChildOptions{MaxBackoff: 200 * time.Millisecond, Env: []string{dirEnv + "=" + dir, chdb.LibraryEnv + "=" + Library(tb)}}
 }
 
 //nolint:gochecknoglobals // the script is asked once for all tests of a binary
@@ -68,17 +68,17 @@ var library = sync.OnceValues(fetch)
 
 // Library is the path of libchdb, fetched where it is not there yet. The test is skipped with CAMPANILE_SKIP_REAL=1, and,
 // outside CI, where the library cannot be had; in CI it fails.
-func Library(t testing.TB) string {
-	t.Helper()
+func Library(tb testing.TB) string {
+	tb.Helper()
 	if os.Getenv("CAMPANILE_SKIP_REAL") == "1" {
-		t.Skip("CAMPANILE_SKIP_REAL=1: nothing is tested on the embedded ClickHouse engine")
+		tb.Skip("CAMPANILE_SKIP_REAL=1: nothing is tested on the embedded ClickHouse engine")
 	}
 	path, err := library()
 	if err != nil && os.Getenv("CI") == "" {
-		t.Skipf("NOT TESTED on the embedded ClickHouse engine, since libchdb cannot be had: %v", err)
+		tb.Skipf("NOT TESTED on the embedded ClickHouse engine, since libchdb cannot be had: %v", err)
 	}
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return path
 }

@@ -36,7 +36,7 @@ const (
 	defaultLinger   = time.Second
 	defaultTimeout  = 30 * time.Second
 	// largeBatch is the number of rows from which a batch does not linger.
-	largeBatch = 10_000
+	largeBatch = 2000
 )
 
 // Analytics is the projection in ClickHouse. Its methods may be called from any goroutine, Handle for one partition from one
@@ -137,7 +137,7 @@ func createDatabase(ctx context.Context, conf driver.Options, timeout time.Durat
 	if err != nil {
 		return failed(err, "open ClickHouse")
 	}
-	defer conn.Close() //nolint:errcheck // nothing is pending on it
+	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	quoted := "`" + strings.NewReplacer(`\`, `\\`, "`", "\\`").Replace(name) + "`"
@@ -174,7 +174,7 @@ func (a *Analytics) each(ctx context.Context, doing string, scan func(row) error
 	if err != nil {
 		return failed(err, "%s", doing)
 	}
-	defer rows.Close() //nolint:errcheck // Err says more
+	defer rows.Close()
 	for rows.Next() {
 		if err := scan(rows); err != nil {
 			return failed(err, "%s", doing)

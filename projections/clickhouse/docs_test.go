@@ -19,6 +19,7 @@ var sqlBlock = regexp.MustCompile("(?s)```sql\n(.*?);?\n```")
 func TestDocumentedQueriesAnswer(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(t *testing.T, url string) {
+		t.Helper()
 		text, err := os.ReadFile("../../docs/analytics.md")
 		if err != nil {
 			t.Fatal(err)

@@ -19,8 +19,9 @@ import (
 func TestEveryCutCountsOnce(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(t *testing.T, url string) {
+		t.Helper()
 		h := newHistory(7, 6000)
-		rng := rand.New(rand.NewPCG(7, 2)) //nolint:gosec // a test's cuts
+		rng := rand.New(rand.NewPCG(7, 2))
 		a := open(t, url)
 		for part := range int32(partitions) {
 			for at := 0; at < len(h.records[part]); {
@@ -43,6 +44,7 @@ func TestEveryCutCountsOnce(t *testing.T) {
 func TestZombieCountsNothingTwice(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(t *testing.T, url string) {
+		t.Helper()
 		h := newHistory(11, 3000)
 		var wg sync.WaitGroup
 		for _, size := range []int{170, 230} {
@@ -77,7 +79,7 @@ func TestKilledEngineCountsOnce(t *testing.T) {
 	go func() {
 		n := 0
 		defer func() { killed <- n }()
-		rng := rand.New(rand.NewPCG(13, 3)) //nolint:gosec // a test's chance
+		rng := rand.New(rand.NewPCG(13, 3))
 		for n < kills {
 			// Anywhere in the course of a few inserts, of about 10 ms each.
 			timer := time.NewTimer(50*time.Millisecond + time.Duration(rng.IntN(60_000))*time.Microsecond)
@@ -95,7 +97,7 @@ func TestKilledEngineCountsOnce(t *testing.T) {
 			}
 		}
 	}()
-	rng := rand.New(rand.NewPCG(13, 4)) //nolint:gosec // a test's cuts
+	rng := rand.New(rand.NewPCG(13, 4))
 	failures := 0
 	for part := range int32(partitions) {
 		for at := 0; at < len(h.records[part]); {
@@ -167,6 +169,7 @@ func TestEngineAwayIsTemporary(t *testing.T) {
 func TestGapIsRecordedOnceAndMovesThePosition(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(t *testing.T, url string) {
+		t.Helper()
 		a := open(t, url)
 		h := newHistory(3, 300)
 		must := func(err error) {
@@ -186,7 +189,7 @@ func TestGapIsRecordedOnceAndMovesThePosition(t *testing.T) {
 		if len(gaps) != 2 || gaps[0].From != 20 || gaps[0].To != 40 || gaps[1].Partition != 1 || gaps[1].From != 10 || gaps[1].To != 15 {
 			t.Errorf("want 20 to 40 and 10 to 15, got %+v", gaps)
 		}
-		next, err := a.Positions(t.Context(), schemas.Deliveries, partitions)
+		next, err := a.Positions(t.Context(), schemas.Deliveries, []int32{0, 1, 2})
 		must(err)
 		if next[0] != 50 || next[1] != 20 || next[2] != 0 {
 			t.Errorf("want positions 50, 20 and 0, got %v", next)

@@ -155,24 +155,27 @@ func (a *Analytics) load(ctx context.Context, p *partition, at place) error {
 func (a *Analytics) advance(ctx context.Context, topic schemas.Topic, part int32, next int64, now owners) error {
 	return a.insert(ctx, "positions", []column{
 		{"topic", "String", []string{string(topic)}},
-		{"part", "UInt16", []uint16{uint16(part)}}, //nolint:gosec // at most 1024 partitions
+		{"part", "UInt16", []uint16{uint16(part)}},
 		{"next_off", "Int64", []int64{next}},
 		{"owners", "Map(String, Int64)", []map[string]int64{now}},
 	})
 }
 
-// Positions are the offsets after the last record that the tables hold of partitions 0 to partitions-1 of a topic: where to
-// read on. 0 where they hold nothing.
-func (a *Analytics) Positions(ctx context.Context, topic schemas.Topic, partitions int32) ([]int64, error) {
-	next := make([]int64, partitions)
+// Positions are the offsets after the last record that the tables hold, by partition of a topic: where to read on. Where the
+// tables hold nothing it is 0, so that tables that were dropped are filled again from the log's beginning.
+func (a *Analytics) Positions(ctx context.Context, topic schemas.Topic, partitions []int32) (map[int32]int64, error) {
+	next := make(map[int32]int64, len(partitions))
+	for _, part := range partitions {
+		next[part] = 0
+	}
 	err := a.each(ctx, "read the positions", func(r row) error {
 		var part uint16
 		var off int64
 		if err := r.Scan(&part, &off); err != nil {
 			return err
 		}
-		if int32(part) < partitions {
-			next[part] = off
+		if _, asked := next[int32(part)]; asked {
+			next[int32(part)] = off
 		}
 		return nil
 	}, "SELECT part, max(next_off) FROM positions WHERE topic = ? GROUP BY part", string(topic))
@@ -210,7 +213,7 @@ func (a *Analytics) Gap(ctx context.Context, topic schemas.Topic, part int32, fr
 func (a *Analytics) insertGap(ctx context.Context, topic schemas.Topic, part int32, from, to int64) error {
 	return a.insert(ctx, "gaps_log", []column{
 		{"topic", "String", []string{string(topic)}},
-		{"part", "UInt16", []uint16{uint16(part)}}, //nolint:gosec // at most 1024 partitions
+		{"part", "UInt16", []uint16{uint16(part)}},
 		{"from_off", "Int64", []int64{from}},
 		{"to_off", "Int64", []int64{to}},
 	})

@@ -39,24 +39,24 @@ func eachEngine(t *testing.T, test func(t *testing.T, url string)) {
 	})
 }
 
-func hasher(t testing.TB) vault.Hasher {
-	t.Helper()
+func hasher(tb testing.TB) vault.Hasher {
+	tb.Helper()
 	h, err := vault.ParseHasher("AAECAwQFBgcICQoLDA0ODw==")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return h
 }
 
-func open(t testing.TB, url string) *clickhouse.Analytics {
-	t.Helper()
-	a, err := clickhouse.Open(t.Context(), clickhouse.Options{URL: url, Hasher: hasher(t), Linger: -1})
+func open(tb testing.TB, url string) *clickhouse.Analytics {
+	tb.Helper()
+	a, err := clickhouse.Open(tb.Context(), clickhouse.Options{URL: url, Hasher: hasher(tb), Linger: -1})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := a.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return a
@@ -73,7 +73,7 @@ type history struct {
 // newHistory makes n records: sends that finish, attempts, and owners that change and come late. Their times spread over days,
 // so that a batch touches several partitions of the tables.
 func newHistory(seed uint64, n int) *history {
-	rng := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test's history
+	rng := rand.New(rand.NewPCG(seed, 1))
 	h := &history{totals: map[clickhouse.Total]int64{}}
 	var generations [partitions]int64
 	start := time.Now().Add(-72 * time.Hour)
@@ -83,7 +83,7 @@ func newHistory(seed uint64, n int) *history {
 	}
 	broadcasts := []schemas.ID{schemas.NewID(), schemas.NewID()}
 	for i := range n {
-		part := int32(rng.IntN(partitions)) //nolint:gosec // small
+		part := int32(rng.IntN(partitions))
 		at := start.Add(time.Duration(rng.IntN(60*3600)) * time.Second).UnixMicro()
 		app := fmt.Sprintf("app%d", rng.IntN(3))
 		broadcast := broadcasts[rng.IntN(2)]

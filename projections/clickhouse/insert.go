@@ -84,7 +84,7 @@ func (a *Analytics) insert(ctx context.Context, table string, columns []column) 
 	if err != nil {
 		return failed(err, "insert into %s", table)
 	}
-	defer batch.Close() //nolint:errcheck // gives the connection back when Send was not reached
+	defer batch.Close() // gives the connection back where Send was not reached
 	for i, c := range columns {
 		if err := batch.Column(i).Append(c.values); err != nil {
 			return failed(err, "insert into %s, column %s", table, c.name)

@@ -16,6 +16,7 @@ func nowUS() int64 { return time.Now().UnixMicro() }
 func TestQueriesSayWhatWasPushed(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(t *testing.T, url string) {
+		t.Helper()
 		a := open(t, url)
 		h := &history{totals: map[clickhouse.Total]int64{}}
 		broadcast := schemas.NewID()
@@ -95,6 +96,7 @@ func TestQueriesSayWhatWasPushed(t *testing.T) {
 func TestTwoProcessesOpenAtOnce(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(t *testing.T, url string) {
+		t.Helper()
 		var wg sync.WaitGroup
 		for range 3 {
 			wg.Go(func() {
@@ -113,6 +115,7 @@ func TestTwoProcessesOpenAtOnce(t *testing.T) {
 func TestPoisonIsNamedAndNothingOfItsBatchCounts(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(t *testing.T, url string) {
+		t.Helper()
 		a := open(t, url)
 		h := newHistory(9, 100)
 		in := h.batch(0, 0, 10)
@@ -121,7 +124,7 @@ func TestPoisonIsNamedAndNothingOfItsBatchCounts(t *testing.T) {
 		if err := a.Handle(t.Context(), in, nil); !errors.Is(err, schemas.ErrMalformed) {
 			t.Errorf("want ErrMalformed, got %v", err)
 		}
-		next, err := a.Positions(t.Context(), schemas.Deliveries, partitions)
+		next, err := a.Positions(t.Context(), schemas.Deliveries, []int32{0, 1, 2})
 		if err != nil || next[0] != 0 {
 			t.Errorf("position %v, %v", next, err)
 		}

@@ -65,11 +65,13 @@ GROUP BY app, broadcast, transport, outcome, repeat, hour`},
 SELECT app, transport, lane, kind, outcome, reason, repeat, toStartOfHour(at) AS hour, count() AS n, now64(6) AS refreshed_at
 FROM {from} FINAL WHERE {when}
 GROUP BY app, transport, lane, kind, outcome, reason, repeat, hour`},
-	{"outcomes_day_log", "app, transport, outcome, repeat, day, n, refreshed_at", "outcomes_hour_log", "toDate(hour)",
+	{
+		"outcomes_day_log", "app, transport, outcome, repeat, day, n, refreshed_at", "outcomes_hour_log", "toDate(hour)",
 		"refreshed_at >= {mark}", `
 SELECT app, transport, outcome, repeat, toDate(hour) AS day, sum(n) AS n, now64(6) AS refreshed_at
 FROM {from} FINAL WHERE {when} AND kind = 'finished'
-GROUP BY app, transport, outcome, repeat, day`},
+GROUP BY app, transport, outcome, repeat, day`,
+	},
 }
 
 // statement writes the buckets anew that have rows newer than mark. The buckets are found without FINAL, which would read

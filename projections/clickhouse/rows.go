@@ -139,10 +139,10 @@ func (d *deliveryRows) common(r *schemas.Record, app string, t schemas.Transport
 	d.outcome = append(d.outcome, o.Word())
 	d.reason = append(d.reason, word(reason))
 	d.lane = append(d.lane, source.GetLane().Word())
-	d.tier = append(d.tier, uint8(min(source.GetTier(), 255))) //nolint:gosec // bounded
+	d.tier = append(d.tier, uint8(min(source.GetTier(), 255)))
 	d.sourceOff = append(d.sourceOff, source.GetOffset())
 	d.generation = append(d.generation, generation)
-	d.part = append(d.part, uint16(r.Partition)) //nolint:gosec // at most 1024 partitions (schemas.Layout)
+	d.part = append(d.part, uint16(r.Partition))
 	d.off = append(d.off, r.Offset)
 	var token uint64
 	if len(r.Key) == 8 {
@@ -206,7 +206,7 @@ func (d *deviceRows) add(r *schemas.Record, hash vault.Hasher, event string, dev
 	d.locale = append(d.locale, word(f.locale))
 	d.timeZone = append(d.timeZone, word(f.zone))
 	d.reason = append(d.reason, word(f.reason))
-	d.part = append(d.part, uint16(r.Partition)) //nolint:gosec // at most 1024 partitions
+	d.part = append(d.part, uint16(r.Partition))
 	d.off = append(d.off, r.Offset)
 	d.at = append(d.at, moment(atUS))
 	d.asOf = append(d.asOf, moment(f.asOfUS))
@@ -234,7 +234,7 @@ func moment(us int64) time.Time { return time.UnixMicro(min(max(us, 0), latest))
 func id(b []byte) uuid.UUID { return uuid.UUID(schemas.IDFrom(b)) }
 
 // small is a count in 16 bits.
-func small(n uint32) uint16 { return uint16(min(n, 65535)) } //nolint:gosec // bounded
+func small(n uint32) uint16 { return uint16(min(n, 65535)) }
 
 // maxWord bounds what stands in a column of few values; the longest reasons of APNs have some 30 characters.
 const maxWord = 64
