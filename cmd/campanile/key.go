@@ -178,7 +178,7 @@ func (e *appEntry) findKey(app, id string) (*pushv1.AccessKeyIssued, error) {
 	return nil, fmt.Errorf("%d keys of %s have ids that start with %q: give more of it", len(found), app, id)
 }
 
-func (t *terminal) onKey(cmd *cobra.Command, app, id string, do func(ctx context.Context, log *eventlog.Log, k *pushv1.AccessKeyIssued) error) error {
+func (t *terminal) onKey(cmd *cobra.Command, app, id string, do func(ctx context.Context, log *eventlog.Log, e *appEntry, k *pushv1.AccessKeyIssued) error) error {
 	return t.withLog(cmd, func(ctx context.Context, log *eventlog.Log, _ *secrets) error {
 		d, err := readDirectory(ctx, log)
 		if err != nil {
@@ -192,7 +192,7 @@ func (t *terminal) onKey(cmd *cobra.Command, app, id string, do func(ctx context
 		if err != nil {
 			return err
 		}
-		return do(ctx, log, k)
+		return do(ctx, log, e, k)
 	})
 }
 
@@ -202,7 +202,7 @@ func keyRevokeCommand(t *terminal) *cobra.Command {
 		Short: "Revoke a key; every ingest refuses it at once",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return t.onKey(cmd, args[0], args[1], func(ctx context.Context, log *eventlog.Log, k *pushv1.AccessKeyIssued) error {
+			return t.onKey(cmd, args[0], args[1], func(ctx context.Context, log *eventlog.Log, _ *appEntry, k *pushv1.AccessKeyIssued) error {
 				e := &pushv1.AccessKeyRevoked{App: k.App, KeyId: k.KeyId, RevokedAtUs: time.Now().UnixMicro(), RevokedBy: operator()}
 				if err := log.Append(ctx, func(out *schemas.Out) { out.AccessKeyRevoked(e) }); err != nil {
 					return err
@@ -227,9 +227,14 @@ func keyApproveCommand(t *terminal) *cobra.Command {
 		Short: "Approve a site's claim: its key works, owns the site's channel, and may broadcast to it",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return t.onKey(cmd, args[0], args[1], func(ctx context.Context, log *eventlog.Log, k *pushv1.AccessKeyIssued) error {
+			return t.onKey(cmd, args[0], args[1], func(ctx context.Context, log *eventlog.Log, e *appEntry, k *pushv1.AccessKeyIssued) error {
 				if k.Claim == nil {
 					return errors.New("this is an operator's key: it claims no site, and needs no approval")
+				}
+				for _, other := range e.keys {
+					if other.Claim.GetProven() && other.Claim.GetUrl() == k.Claim.Url && other.Claim.GetChannel() != k.Claim.Channel {
+						return fmt.Errorf("%s is proven by key %s already, for another siteid, and one claim owns a site: revoke that key first if it is not the site's", k.Claim.Url, other.KeyId)
+					}
 				}
 				approve(k)
 				if err := log.Append(ctx, func(out *schemas.Out) { out.AccessKeyIssued(k) }); err != nil {
