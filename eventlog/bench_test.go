@@ -103,7 +103,7 @@ func BenchmarkAppend(b *testing.B) {
 			id := id
 			id[0], id[1], id[2] = byte(i), byte(i>>8), byte(i>>16)
 			value := schemas.AppendEvent(nil, &pushv1.NotificationRequested{RequestId: id[:], App: "moodle", Token: benchToken(i)})
-			r := &kgo.Record{Topic: cfg.Prefix + "notifications", Partition: int32(i % benchPartitions), Key: id[:], Value: value} //nolint:gosec // small
+			r := &kgo.Record{Topic: cfg.Prefix + "notifications", Partition: int32(i % benchPartitions), Key: id[:], Value: value}
 			return raw.ProduceSync(b.Context(), r).FirstErr()
 		})
 	}
@@ -231,7 +231,7 @@ func (a *answerer) Deliver(_ context.Context, in schemas.Batch, done schemas.Com
 		}
 		offset := in.Records[i].Offset
 		done.Complete(offset, func(out *schemas.Out) {
-			out.DeliveryFinished(in.Partition, uint64(offset), outcome(offset)) //nolint:gosec // any number
+			out.DeliveryFinished(in.Partition, uint64(offset), outcome(offset))
 		})
 	}
 	if a.n.Add(int64(len(in.Records))) == benchRecords {

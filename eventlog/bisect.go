@@ -158,20 +158,20 @@ func (s *solver) redo() error {
 			continue
 		}
 		if err := s.guarded(d.part); err != nil {
-			return notNow{fmt.Errorf("handle again after a restore: %w", err)}
+			return notNowError{fmt.Errorf("handle again after a restore: %w", err)}
 		}
 	}
 	return nil
 }
 
-// notNow makes an error temporary.
-type notNow struct{ error }
+// notNowError makes an error temporary.
+type notNowError struct{ error }
 
 // Temporary makes it one that is waited out.
-func (notNow) Temporary() bool { return true }
+func (notNowError) Temporary() bool { return true }
 
 // Unwrap is for errors.Is.
-func (e notNow) Unwrap() error { return e.error }
+func (e notNowError) Unwrap() error { return e.error }
 
 func (s *solver) letter(r *schemas.Record, reason error) { letter(s.out, s.stage, r, reason, s.now()) }
 

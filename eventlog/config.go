@@ -169,7 +169,6 @@ func (c Config) groupOptions(group string) []kgo.Opt {
 		kgo.ConsumerGroup(c.Prefix + group),
 		kgo.DisableAutoCommit(),
 		kgo.BlockRebalanceOnPoll(),
-		kgo.RequireStableFetchOffsets(),
 		kgo.SessionTimeout(c.SessionTimeout),
 		kgo.HeartbeatInterval(c.SessionTimeout / (heartbeatsASession + 1)),
 		kgo.RebalanceTimeout(rebalanceTimeout),

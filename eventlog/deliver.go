@@ -160,8 +160,9 @@ func (d *delivery) run(ctx context.Context) error {
 	helpers.Go(func() { d.flush(work) })
 	helpers.Go(func() { d.commitOften(work) })
 	err = d.loop(ctx)
+	cancel(err)
 	d.takeovers.Wait()
-	d.release(d.owned())
+	d.release(d.owned()) //nolint:contextcheck // it outlives ctx: it records what was pushed
 	stop()
 	helpers.Wait()
 	client.CloseAllowingRebalance()
@@ -179,7 +180,7 @@ func (d *delivery) loop(ctx context.Context) error {
 		}
 		if err == nil {
 			fetches.EachPartition(d.arrived)
-			err = d.deliverAll()
+			d.deliverAll()
 		}
 		d.client.AllowRebalance()
 		if ctx.Err() != nil {
@@ -276,13 +277,9 @@ func (d *delivery) arrived(f kgo.FetchTopicPartition) {
 	w.mu.Unlock()
 }
 
-func (d *delivery) deliverAll() error {
+func (d *delivery) deliverAll() {
 	now := time.Now()
-	lately := d.heard.lately()
 	for _, w := range d.owned() {
-		if lately && w.refused.Load() {
-			return fmt.Errorf("%s[%d]: the group was silent, and sends may have been dropped", w.at.topic, w.at.partition)
-		}
 		if w.isReady() {
 			d.deliver(w, now)
 		}
@@ -292,7 +289,6 @@ func (d *delivery) deliverAll() error {
 		}
 		d.pause(w, len(w.backlog) > enough || w.wake > 0)
 	}
-	return nil
 }
 
 // pause keeps more of a partition from being fetched while what came waits.

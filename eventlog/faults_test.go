@@ -128,7 +128,7 @@ func TestTransactionsCountOnceWhateverBreaks(t *testing.T) {
 	t.Parallel()
 	c, l := faulty(t)
 	var n atomic.Int64
-	c.ControlKey(int16(kmsg.TxnOffsetCommit), func(req kmsg.Request) (kmsg.Response, error, bool) { //nolint:staticcheck // kfake's order
+	c.ControlKey(int16(kmsg.TxnOffsetCommit), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		c.KeepControl()
 		if n.Add(1)%3 != 0 {
 			return nil, nil, false
@@ -158,7 +158,7 @@ func TestTransactionsCountOnceWhateverBreaks(t *testing.T) {
 	for range 4 {
 		if err := l.Append(t.Context(), func(out *schemas.Out) {
 			for i := range 2 * each / 4 {
-				out.DeliveryFinished(int32(i%2), uint64(i), &pushv1.DeliveryFinished{}) //nolint:gosec // small numbers
+				out.DeliveryFinished(int32(i%2), uint64(i), &pushv1.DeliveryFinished{})
 			}
 		}); err != nil {
 			t.Fatal(err)
@@ -210,7 +210,7 @@ func TestNothingIsPushedWhileTheGroupIsSilent(t *testing.T) {
 	t.Parallel()
 	c, l := faulty(t)
 	var silent atomic.Bool
-	c.ControlKey(int16(kmsg.Heartbeat), func(kmsg.Request) (kmsg.Response, error, bool) { //nolint:staticcheck // kfake's order
+	c.ControlKey(int16(kmsg.Heartbeat), func(kmsg.Request) (kmsg.Response, error, bool) {
 		c.KeepControl()
 		if silent.Load() {
 			return nil, errors.New("silence"), true
@@ -249,4 +249,42 @@ func TestNothingIsPushedWhileTheGroupIsSilent(t *testing.T) {
 		out.DeliveryFinished(l.Layout().Of(schemas.Device{App: "moodle", Transport: schemas.APNS, Token: "t"}), 1, &pushv1.DeliveryFinished{})
 	})
 	eventually(t, "the offset is committed", func() bool { return lag(t, l, schemas.SenderGroup(schemas.APNS, schemas.Bulk)) == 0 })
+}
+
+// TestASilenceThatHealsGivesDroppedSendsAgain makes one heartbeat late, but not so late that the group gives the member up.
+func TestASilenceThatHealsGivesDroppedSendsAgain(t *testing.T) {
+	t.Parallel()
+	c, l := faulty(t)
+	var late atomic.Bool
+	release := make(chan struct{})
+	c.ControlKey(int16(kmsg.Heartbeat), func(kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if late.CompareAndSwap(true, false) {
+			c.SleepControl(func() { <-release })
+		}
+		return nil, nil, false
+	})
+	h := &waiting{}
+	group := schemas.SenderGroup(schemas.APNS, schemas.Bulk)
+	start(t, func(ctx context.Context) error {
+		return l.RunDeliver(ctx, eventlog.DeliverOptions{Group: group, Topics: []schemas.Topic{"sends.apns.bulk"}, Stage: "sender"}, h)
+	})
+	d := schemas.Device{App: "moodle", Transport: schemas.APNS, Token: "t"}
+	if err := l.Append(t.Context(), func(out *schemas.Out) { out.SendRequested(schemas.Bulk, d, &pushv1.SendRequested{Token: "t"}) }); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the send is given", func() bool { return h.len() == 1 })
+	first := h.done[0]
+	late.Store(true)
+	eventually(t, "pushing ends", func() bool { return !first.MayPush() })
+	close(release)
+	eventually(t, "the dropped send is given again", func() bool { return h.len() == 2 })
+	h.mu.Lock()
+	again, offset := h.done[1], h.offs[1]
+	h.mu.Unlock()
+	if !again.MayPush() {
+		t.Error("want pushes in the new ownership")
+	}
+	again.Complete(offset, nil)
+	eventually(t, "the offset is committed", func() bool { return lag(t, l, group) == 0 })
 }

@@ -92,7 +92,7 @@ func (f *Following) Run(ctx context.Context) error {
 		from[f.log.name(topic)] = map[int32]kgo.Offset{}
 		f.mu.Lock()
 		for i, start := range starts {
-			p := int32(i) //nolint:gosec // a partition is an int32
+			p := int32(i)
 			f.positions[place{topic, p}] = start
 			from[f.log.name(topic)][p] = kgo.NewOffset().At(start)
 		}
@@ -275,7 +275,7 @@ func (f *Following) ends(ctx context.Context) (map[place]int64, error) {
 			return nil, err
 		}
 		for p, end := range ends {
-			all[place{topic, int32(p)}] = end //nolint:gosec // a partition is an int32
+			all[place{topic, int32(p)}] = end
 		}
 	}
 	return all, nil

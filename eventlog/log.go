@@ -66,7 +66,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 		l.metrics.unregister()
 		return nil, err
 	}
-	l.watch = l.watchLag()
+	l.watch = l.watchLag() //nolint:contextcheck // it lives until Close
 	return l, nil
 }
 
@@ -250,5 +250,5 @@ func (c clientLogger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 		to = slog.LevelWarn // the client goes on by itself; who waits for it reports an error
 	case kgo.LogLevelNone, kgo.LogLevelInfo, kgo.LogLevelDebug:
 	}
-	c.log.Log(context.Background(), to, "kafka client", append([]any{"says", msg}, slices.Clone(keyvals)...)...) //nolint:sloglint // the client chooses the keys
+	c.log.Log(context.Background(), to, "kafka client", append([]any{"says", msg}, slices.Clone(keyvals)...)...)
 }

@@ -20,20 +20,20 @@ func TestSuite(t *testing.T) {
 	logtest.RunSuite(t, cluster(t))
 }
 
-func cluster(t testing.TB) eventlog.Config {
-	t.Helper()
+func cluster(tb testing.TB) eventlog.Config {
+	tb.Helper()
 	if brokers := os.Getenv("KAFKA_BROKERS"); brokers != "" {
 		return eventlog.Config{Brokers: strings.Split(brokers, ",")}
 	}
-	return fake(t)
+	return fake(tb)
 }
 
-func fake(t testing.TB, opts ...kfake.Opt) eventlog.Config {
-	t.Helper()
+func fake(tb testing.TB, opts ...kfake.Opt) eventlog.Config {
+	tb.Helper()
 	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, opts...)...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(c.Close)
+	tb.Cleanup(c.Close)
 	return eventlog.Config{Brokers: c.ListenAddrs()}
 }

@@ -137,7 +137,7 @@ func (m *membership) round(ctx context.Context, ready []*part) error {
 	if m.session != nil {
 		err = m.transact(ctx, ready)
 	} else {
-		err = m.appendAndCommit(ctx, ready)
+		m.appendAndCommit(ctx, ready)
 	}
 	for _, p := range ready {
 		m.settle(p)
@@ -170,7 +170,7 @@ func (m *membership) blocked(context.Context, *kgo.Client) {
 	m.mu.Lock()
 	batch, hurry := m.batch, m.hurry
 	m.mu.Unlock()
-	if batch != nil && sleep(batch, rebalanceGrace) {
+	if batch != nil && sleep(batch, rebalanceGrace) { //nolint:contextcheck // the batch's own context
 		hurry()
 	}
 }
@@ -228,13 +228,13 @@ func (m *membership) restore(ctx context.Context, partition int32) error {
 	m.restorer.Reset(partition)
 	ends, err := m.l.Ends(ctx, m.o.StateTopic)
 	if err != nil {
-		return notNow{err}
+		return notNowError{err}
 	}
 	err = m.l.readSpans(ctx, fmt.Sprintf("restore-%s-%d", m.o.Stage, partition),
 		[]span{{place{m.o.StateTopic, partition}, 0, ends[partition]}},
 		func(r schemas.Record) error { return m.restorer.Restore(partition, r) })
 	if err != nil {
-		return notNow{fmt.Errorf("restore the state of partition %d: %w", partition, err)}
+		return notNowError{fmt.Errorf("restore the state of partition %d: %w", partition, err)}
 	}
 	return nil
 }
@@ -269,12 +269,12 @@ func (m *membership) produce(ctx context.Context, ready []*part) error {
 }
 
 // appendAndCommit is at least once: first the events, then the offset.
-func (m *membership) appendAndCommit(ctx context.Context, ready []*part) error {
+func (m *membership) appendAndCommit(ctx context.Context, ready []*part) {
 	if err := m.produce(ctx, ready); err != nil {
 		for _, p := range ready {
-			p.done, p.fresh, p.err = 0, true, notNow{fmt.Errorf("append: %w", err)}
+			p.done, p.fresh, p.err = 0, true, notNowError{fmt.Errorf("append: %w", err)}
 		}
-		return nil
+		return
 	}
 	offsets := map[string]map[int32]kgo.EpochOffset{}
 	for _, p := range ready {
@@ -291,7 +291,6 @@ func (m *membership) appendAndCommit(ctx context.Context, ready []*part) error {
 		// The next commit covers it; if there is none, because the partition is gone, its new owner handles the batch again.
 		m.log.Warn("offsets not committed", "error", err)
 	}
-	return nil
 }
 
 // commitOffsets commits, and returns the first error of any partition.

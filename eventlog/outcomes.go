@@ -62,7 +62,7 @@ func (o *outcomes) seal(l *Log) {
 			}
 		case topic != schemas.Devices: // the other topic that senders write in numbers
 			if tier := l.topics[topic].send.Tier; tier > 0 {
-				p = int8(tier) //nolint:gosec // at most schemas.Tiers
+				p = int8(tier)
 			}
 		}
 		o.proof = append(o.proof, p)
@@ -130,7 +130,7 @@ func (d *delivery) flush(ctx context.Context) {
 		case <-d.urgent:
 		}
 		for _, w := range d.owned() {
-			d.flushWindow(w)
+			d.flushWindow(w) //nolint:contextcheck // outcomes are appended whoever waits
 		}
 	}
 }

@@ -79,7 +79,7 @@ func (d *delivery) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 
 // revoked gives partitions up: what was pushed is waited for, recorded and committed.
 func (d *delivery) revoked(_ context.Context, client *kgo.Client, partitions map[string][]int32) {
-	d.release(d.named(partitions))
+	d.release(d.named(partitions))           //nolint:contextcheck // the callback's context ends with the client, and the stage's is to outlive it
 	client.ResumeFetchPartitions(partitions) // a pause outlives an assignment
 }
 
@@ -201,10 +201,14 @@ func (d *delivery) commitOften(ctx context.Context) {
 		windows := d.owned()
 		d.commitAll(ctx, windows)
 		d.committing.Unlock()
-		inFlight := 0
+		inFlight, answered := 0, d.heard.lately()
 		for _, w := range windows {
 			pushing, _ := w.settled()
 			inFlight += pushing
+			if answered && w.refused.Load() && !w.closed.Load() {
+				// Nobody knows which of its sends were dropped. A new ownership gives them again, but for what is recorded.
+				d.fail(fmt.Errorf("%s[%d]: the group was silent, and sends may have been dropped", w.at.topic, w.at.partition))
+			}
 		}
 		d.meter.inFlight.Set(float64(inFlight))
 	}
@@ -239,7 +243,7 @@ func (d *delivery) commitAll(ctx context.Context, windows []*window) {
 		for i := range req.Topics {
 			t := &req.Topics[i]
 			for j := range t.Partitions {
-				t.Partitions[j].Metadata = kmsg.StringPtr(marks[t.Topic][t.Partitions[j].Partition])
+				t.Partitions[j].Metadata = new(marks[t.Topic][t.Partitions[j].Partition])
 			}
 		}
 		return nil

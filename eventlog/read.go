@@ -134,7 +134,7 @@ func (l *Log) nothingBetween(ctx context.Context, topic schemas.Topic, partition
 	detail := details[l.name(topic)]
 	leader, ok := detail.Partitions[partition]
 	if !ok || leader.Err != nil {
-		return false, nil // while it is elected, nobody knows
+		return false, nil //nolint:nilerr // while it is elected, nobody knows
 	}
 	for from < to {
 		req := kmsg.NewPtrFetchRequest()
@@ -160,7 +160,7 @@ func (l *Log) nothingBetween(ctx context.Context, topic schemas.Topic, partition
 		case errors.Is(err, kerr.OffsetOutOfRange):
 			return p.LogStartOffset >= to, nil
 		case err != nil:
-			return false, nil // the reader meets it too, and tries again
+			return false, nil //nolint:nilerr // the reader meets it too, and tries again
 		case len(p.RecordBatches) == 0:
 			return p.LastStableOffset >= to, nil
 		}
@@ -186,7 +186,7 @@ func emptyBatches(b []byte) (next int64, empty bool) {
 		if binary.BigEndian.Uint32(b[numRecords:]) != 0 {
 			return 0, false
 		}
-		next = int64(binary.BigEndian.Uint64(b)) + int64(binary.BigEndian.Uint32(b[lastOffsetDelta:])) + 1 //nolint:gosec // offsets are an int64
+		next = int64(binary.BigEndian.Uint64(b)) + int64(binary.BigEndian.Uint32(b[lastOffsetDelta:])) + 1
 		size := 12 + int(binary.BigEndian.Uint32(b[length:]))
 		if size > len(b) {
 			break

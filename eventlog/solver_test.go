@@ -36,7 +36,7 @@ func TestSolverLeavesOutOnlyWhatCannotBeHandled(t *testing.T) {
 		"unknown, in truth":    {map[int64]error{3: unknown}, true, true, []int64{0, 1, 2}, 0, 3, errStands},
 		"unknown, elsewhere":   {map[int64]error{3: unknown}, false, true, []int64{0, 1, 2, 4}, 1, 5, nil},
 		"behind":               {map[int64]error{3: schemas.ErrBehind}, false, false, nil, 0, 0, schemas.ErrBehind},
-		"behind, then unknown": {map[int64]error{1: notNow{bad}, 3: unknown}, true, false, nil, 0, 0, bad},
+		"behind, then unknown": {map[int64]error{1: notNowError{bad}, 3: unknown}, true, false, nil, 0, 0, bad},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -77,15 +77,15 @@ func TestSilenceIsCountedFromTheHeartbeatThatWasAnswered(t *testing.T) {
 		if !h.lately() {
 			t.Error("want the benefit of the doubt at first")
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second)                                                                      //nolint:forbidigo // of a bubble
 		h.OnBrokerE2E(kgo.BrokerMetadata{}, int16(kmsg.Heartbeat), kgo.BrokerE2E{ReadWait: time.Second}) // sent a second ago
-		time.Sleep(1900 * time.Millisecond)
+		time.Sleep(1900 * time.Millisecond)                                                              //nolint:forbidigo // of a bubble
 		if !h.lately() {
 			t.Error("want pushes 2.9 s after a heartbeat was sent")
 		}
 		h.OnBrokerE2E(kgo.BrokerMetadata{}, int16(kmsg.Heartbeat), kgo.BrokerE2E{ReadErr: errors.New("cut")})
 		h.OnBrokerE2E(kgo.BrokerMetadata{}, int16(kmsg.Fetch), kgo.BrokerE2E{})
-		time.Sleep(200 * time.Millisecond)
+		time.Sleep(200 * time.Millisecond) //nolint:forbidigo // of a bubble
 		if h.lately() {
 			t.Error("want silence 3.1 s after the last answered heartbeat was sent")
 		}

@@ -141,7 +141,7 @@ func (f *finder) record(r schemas.Record) error {
 			return nil
 		}
 		tier := f.d.l.topics[r.Topic].send
-		f.prove(tier.Transport, r.Partition, f.moved.Source, proof{int8(tier.Tier), r.Offset}) //nolint:gosec // at most schemas.Tiers
+		f.prove(tier.Transport, r.Partition, f.moved.Source, proof{int8(tier.Tier), r.Offset})
 	}
 	return nil
 }
@@ -175,7 +175,7 @@ func (f *finder) remember(r *schemas.Record) error {
 	e, err := r.Event()
 	if err != nil {
 		f.d.log.Error("unreadable record in a takeover", "error", err)
-		return nil //nolint:nilerr // it was logged, and says nothing of any send
+		return nil
 	}
 	if finished, ok := e.(*pushv1.DeliveryFinished); ok {
 		f.d.rememberer.Remember(r.Partition, finished)

@@ -91,7 +91,7 @@ func (l *Log) PlanTopics(ctx context.Context, partitions int32) ([]Plan, error) 
 		case d.Err != nil:
 			return nil, fmt.Errorf("list the topic %s: %w", name, d.Err)
 		default:
-			have[l.topic(name)] = int32(len(d.Partitions)) //nolint:gosec // a partition count is an int32
+			have[l.topic(name)] = int32(len(d.Partitions))
 			present = append(present, name)
 		}
 	}
@@ -192,7 +192,7 @@ func (l *Log) apply(ctx context.Context, plans []Plan, alter bool) error {
 			}
 			var changes []kadm.AlterConfig
 			for _, k := range slices.Sorted(maps.Keys(p.Configs)) {
-				changes = append(changes, kadm.AlterConfig{Op: kadm.SetConfig, Name: k, Value: kadm.StringPtr(p.Configs[k])})
+				changes = append(changes, kadm.AlterConfig{Op: kadm.SetConfig, Name: k, Value: new(p.Configs[k])})
 			}
 			responses, err := l.admin.AlterTopicConfigs(ctx, changes, p.Name)
 			if err == nil {
@@ -230,7 +230,7 @@ func refused(plans []Plan) error {
 func (l *Log) create(ctx context.Context, p Plan) error {
 	configs := map[string]*string{}
 	for k, v := range p.Configs {
-		configs[k] = kadm.StringPtr(v)
+		configs[k] = new(v)
 	}
 	_, err := l.admin.CreateTopic(ctx, p.Partitions, p.Replication, configs, p.Name)
 	switch {
@@ -285,7 +285,7 @@ func layoutOf(details kadm.TopicDetails) (schemas.Layout, error) {
 		if d.Err != nil {
 			return schemas.Layout{}, fmt.Errorf("read the topic %s: %w", d.Topic, d.Err)
 		}
-		n := int32(len(d.Partitions)) //nolint:gosec // a partition count is an int32
+		n := int32(len(d.Partitions))
 		if layout.Partitions != 0 && layout.Partitions != n {
 			return schemas.Layout{}, fmt.Errorf("%w: %s has %d where others have %d", ErrPartitions, d.Topic, n, layout.Partitions)
 		}

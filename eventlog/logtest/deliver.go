@@ -1,3 +1,4 @@
+//nolint:thelper // these are the suite's tests, not helpers
 package logtest
 
 import (
@@ -7,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/campanile-push/campanile/eventlog"
 	"github.com/campanile-push/campanile/schemas"
@@ -421,6 +424,45 @@ func testStopWaits(t *testing.T, b *bench) {
 	b.deliver(t, b.log, o, h)
 	eventually(t, "the group is at the end", func() bool { return b.lag(t, o.Group, o.Topics...) == 0 })
 	once(t, h.times(), tokens[:10])
+}
+
+// testTransactions sends in transactions, as the broadcast router does: their marks have offsets, and are no sends.
+func testTransactions(t *testing.T, b *bench) {
+	o := sender()
+	opts := []kgo.Opt{kgo.SeedBrokers(b.cfg.Brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.TransactionalID(b.cfg.Prefix + "tx")}
+	if b.cfg.Dial != nil {
+		opts = append(opts, kgo.Dialer(b.cfg.Dial))
+	}
+	client, err := kgo.NewClient(opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	h := newPusher()
+	h.auto = true
+	b.deliver(t, b.log, o, h)
+	var committed []string
+	for i, end := range []kgo.TransactionEndTry{kgo.TryCommit, kgo.TryAbort, kgo.TryCommit, kgo.TryAbort} {
+		if err := client.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		for j := range 5 {
+			d := b.device(1, 10*i+j)
+			value := schemas.AppendEvent(nil, &pushv1.SendRequested{Token: d.Token})
+			r := &kgo.Record{Topic: b.cfg.Prefix + string(sends), Partition: 1, Key: d.AppendKey(nil), Value: value}
+			if err := client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+			if end == kgo.TryCommit {
+				committed = append(committed, d.Token)
+			}
+		}
+		if err := client.EndTransaction(t.Context(), end); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the group is at the end, marks included", func() bool { return b.lag(t, o.Group, o.Topics...) == 0 })
+	once(t, h.times(), committed)
 }
 
 // testUndecodable puts what is no send among the dead letters, and goes on behind it.

@@ -47,6 +47,7 @@ func RunSuite(t *testing.T, cfg eventlog.Config) {
 		"NotBeforeHoldsOnePartition":            testNotBefore,
 		"StopLosesAndRepeatsNothing":            testStop,
 		"StopWaitsForAnswersToWhatWasPushed":    testStopWaits,
+		"TransactionMarksAreNoSends":            testTransactions,
 		"UndecodableSendsAreDeadLetters":        testUndecodable,
 		"SendersHandOverWithoutARepeat":         testSendersShare,
 		"TakeoverAfterAKillKnowsWhatIsDone":     testTakeover,
@@ -215,7 +216,9 @@ func (b *bench) read(t *testing.T, topics ...schemas.Topic) map[schemas.Topic][]
 		t.Error("never caught up")
 	}
 	cancel()
-	<-done
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
 	return all
 }
 

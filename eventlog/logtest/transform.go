@@ -1,3 +1,4 @@
+//nolint:thelper // these are the suite's tests, not helpers
 package logtest
 
 import (
@@ -323,13 +324,12 @@ func (c *tally) Handle(_ context.Context, in schemas.Batch, out *schemas.Out) er
 			panic("boom")
 		}
 	}
+	id := schemas.ID{1}
 	out.ProgressCounted(&pushv1.ProgressCounted{
-		BroadcastId: one[:], Partition: in.Partition, Counts: []*pushv1.TransportCounts{{Accepted: n}}, Through: in.Next(),
+		BroadcastId: id[:], Partition: in.Partition, Counts: []*pushv1.TransportCounts{{Accepted: n}}, Through: in.Next(),
 	})
 	return nil
 }
-
-var one = schemas.ID{1}
 
 // Reset implements eventlog.Restorer.
 func (c *tally) Reset(partition int32) {
@@ -355,7 +355,7 @@ func (b *bench) finish(t *testing.T, n int) {
 	t.Helper()
 	b.append(t, func(out *schemas.Out) {
 		for i := range n {
-			out.DeliveryFinished(int32(i%Partitions), uint64(i), &pushv1.DeliveryFinished{}) //nolint:gosec // small numbers
+			out.DeliveryFinished(int32(i%Partitions), uint64(i), &pushv1.DeliveryFinished{})
 		}
 	})
 }
