@@ -58,6 +58,9 @@ func (c Config) configs(spec schemas.Spec) map[string]string {
 		configs["cleanup.policy"] = "delete"
 		configs["retention.ms"] = millis(spec.Retention)
 		configs["retention.bytes"] = "-1"
+		if limit := c.RetentionBytes[spec.Topic]; limit > 0 {
+			configs["retention.bytes"] = strconv.FormatInt(limit, 10)
+		}
 	case schemas.UntilConsumed:
 		configs["cleanup.policy"] = "delete"
 		configs["retention.ms"] = "-1" // the janitor deletes

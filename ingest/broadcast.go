@@ -70,14 +70,17 @@ func (g *grant) audience(named string) ([]string, *answer) {
 		return []string{named}, nil
 	}
 	own := []string{site.channel}
+	all := named == "" || named == defaultChannel // what v1's clients send who mean none
 	if g.owner {
+		// A site that names itself means all its phones, those that the site registered (in the claim's channel) too.
+		all = all || named == siteChannel(site.wwwroot)
 		own = append(own, siteChannel(site.wwwroot))
 		slices.Sort(own)
 	}
 	switch {
-	case named == "" || named == defaultChannel: // what v1's clients send who mean none
+	case all:
 		return own, nil
-	case slices.Contains(own, named):
+	case named == site.channel:
 		return []string{named}, nil
 	}
 	return nil, mayNotBroadcast

@@ -209,6 +209,7 @@ func (p *process) startAnalytics(ctx context.Context) error {
 		return fmt.Errorf("open analytics: %w", err)
 	}
 	p.analyticsAddress = url
+	p.super.start(followers, "analytics.rollups", p.analytics.Run)
 	p.closers = append(p.closers, func() { _ = p.analytics.Close() })
 	p.transform(eventlog.TransformOptions{
 		Stage: "analytics", Group: schemas.GroupAnalytics, Topics: []schemas.Topic{schemas.Deliveries, schemas.Devices},
