@@ -24,7 +24,7 @@ type Deliverer interface {
 }
 
 // Rememberer is a Deliverer that wants to know the ends that the takeover of a partition finds: it is called with them before
-// the first Deliver of that partition. e is the Rememberer's own.
+// the first Deliver of that partition, while other partitions may be delivering. e is the Rememberer's own.
 type Rememberer interface {
 	Remember(partition int32, e *pushv1.DeliveryFinished)
 }
