@@ -398,8 +398,9 @@ func (m *membership) assigned(_ context.Context, _ *kgo.Client, partitions map[s
 	defer m.mu.Unlock()
 	m.l.inOrder(partitions, func(at place) {
 		m.parts[at] = &part{at: at, fresh: true, out: schemas.NewOut(m.layout)}
-		m.log.Info("partition assigned", "topic", at.topic, "partition", at.partition)
+		m.log.Debug("partition assigned", "topic", at.topic, "partition", at.partition)
 	})
+	m.log.Info("partitions assigned", "partitions", len(m.parts))
 }
 
 // revoked forgets partitions: everything handled is committed, and the rest is for who comes next.
@@ -415,8 +416,9 @@ func (m *membership) revoked(_ context.Context, client *kgo.Client, partitions m
 			m.meter.stall(at, false)
 		}
 		delete(m.parts, at)
-		m.log.Info("partition revoked", "topic", at.topic, "partition", at.partition)
+		m.log.Debug("partition revoked", "topic", at.topic, "partition", at.partition)
 	})
+	m.log.Info("partitions revoked", "left", len(m.parts))
 	client.ResumeFetchPartitions(partitions) // a pause outlives an assignment
 }
 

@@ -24,7 +24,7 @@ func (d *delivery) assigned(_ context.Context, client *kgo.Client, partitions ma
 		}
 		w.ctx, w.cancel = context.WithCancel(context.WithoutCancel(d.life))
 		d.windows[at] = w
-		d.log.Info("partition assigned", "topic", at.topic, "partition", at.partition, "generation", generation)
+		d.log.Debug("partition assigned", "topic", at.topic, "partition", at.partition, "generation", generation)
 	})
 }
 
@@ -117,6 +117,9 @@ func (d *delivery) release(windows []*window) {
 }
 
 func (d *delivery) forget(windows []*window) {
+	if len(windows) > 0 {
+		d.log.Info("partitions released", "partitions", len(windows))
+	}
 	for _, w := range windows {
 		w.closed.Store(true)
 		w.mu.Lock()
@@ -128,7 +131,7 @@ func (d *delivery) forget(windows []*window) {
 			delete(d.windows, w.at)
 		}
 		d.mu.Unlock()
-		d.log.Info("partition released", "topic", w.at.topic, "partition", w.at.partition)
+		d.log.Debug("partition released", "topic", w.at.topic, "partition", w.at.partition)
 	}
 }
 

@@ -42,7 +42,7 @@ func (d *delivery) takeOver(ctx context.Context, windows []*window) error {
 		w.ready = true
 		w.mu.Unlock()
 	}
-	d.log.Info("partitions taken over", "partitions", len(windows), "records", found.read, "done", found.done, "took", time.Since(started))
+	d.log.Info("partitions taken over", "partitions", len(windows), "records", found.read, "done", found.done, "took_ms", time.Since(started).Milliseconds())
 	d.wakeLoop()
 	return nil
 }

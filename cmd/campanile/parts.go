@@ -197,6 +197,9 @@ func (t *terminal) withLog(cmd *cobra.Command, do func(ctx context.Context, log 
 	if err != nil {
 		return err
 	}
+	if !cmd.Flags().Changed("log-level") {
+		logger = t.logger(c, slog.LevelWarn) // a short command has its own words
+	}
 	if err := checkSharedSecrets(c); err != nil {
 		return err
 	}

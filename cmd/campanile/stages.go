@@ -131,7 +131,7 @@ func (p *process) startRouter(ctx context.Context) error {
 	}, closer)
 
 	p.transform(eventlog.TransformOptions{
-		Stage: "tally", Group: schemas.GroupTally, Topics: []schemas.Topic{schemas.Deliveries}, Transactional: true, StateTopic: schemas.Progress,
+		Stage: "tally", Group: schemas.GroupTally, Topics: []schemas.Topic{schemas.Deliveries}, Transactional: true, Instance: p.instance(), StateTopic: schemas.Progress,
 	}, router.NewTally(router.TallyOptions{Gone: state.Gone, CatchUp: following.CatchUp}, p.logger.With("stage", "tally")))
 
 	p.super.start(stages, "janitor", func(ctx context.Context) error { return p.log.RunJanitor(ctx, eventlog.JanitorOptions{}) })
@@ -266,4 +266,12 @@ func (p *process) opener(t schemas.Transport) (func(context.Context, senders.Acc
 		return func(ctx context.Context, a senders.Account) (senders.Provider, error) { return fcm.Open(ctx, a, o) }, nil
 	}
 	return nil, fmt.Errorf("no sender for %s", t)
+}
+
+// instance names this process where it is the only one, so that it ends the transactions that it left open when it was killed.
+func (p *process) instance() string {
+	if p.broker != nil {
+		return "up"
+	}
+	return ""
 }
