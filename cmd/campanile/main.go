@@ -70,7 +70,7 @@ Every flag below "Global Flags" is also a variable (CAMPANILE_HTTP_LISTEN) and a
 		appCommand(t), keyCommand(t), topicsCommand(t),
 		statsCommand(t), reconcileCommand(t),
 		simulatorCommand(t),
-		configCommand(t), keyFileCommand(t), chdbEngineCommand(t),
+		configCommand(t), keyFileCommand(t), engineCommand(t), chdbEngineCommand(t),
 	)
 	root.AddCommand(stageCommands(t)...)
 	return root
