@@ -5,6 +5,7 @@ import (
 	"go/token"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -152,12 +153,7 @@ func checkFile(t *testing.T, path string, src any) (complaints []string) {
 }
 
 func isHome(homes []string, room, closet string) bool {
-	for _, h := range homes {
-		if h == room || h == closet {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(homes, room) || slices.Contains(homes, closet)
 }
 
 func mayImport(room, closet, ours string, allowed []string, test bool) bool {
@@ -183,10 +179,5 @@ func mayImport(room, closet, ours string, allowed []string, test bool) bool {
 	if rest == "" || sister == closet {
 		return true
 	}
-	for _, c := range closets[closet] {
-		if c == sister {
-			return true
-		}
-	}
-	return test && strings.HasSuffix(sister, "test") // conformance suites
+	return slices.Contains(closets[closet], sister) || test && strings.HasSuffix(sister, "test") // conformance suites
 }

@@ -10,13 +10,17 @@ import (
 	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
 )
 
-// Short names for the enums of the events, which every room uses.
 type (
-	Transport   = pushv1.Transport
+	// Transport is the provider's network that carries a push.
+	Transport = pushv1.Transport
+	// Environment is APNs' host for a token.
 	Environment = pushv1.Environment
-	Lane        = pushv1.Lane
-	Outcome     = pushv1.Outcome
-	Event       = pushv1.Event
+	// Lane separates what somebody waits for from what a broadcast sends.
+	Lane = pushv1.Lane
+	// Outcome of one attempt, or of a send as a whole.
+	Outcome = pushv1.Outcome
+	// Event is one fact in the log.
+	Event = pushv1.Event
 )
 
 // The transports and lanes in use.

@@ -30,7 +30,7 @@ const (
 	ParkedTier = 4
 )
 
-// Lane's topics: sends.<t>.<lane> is tier 0, retries.<t>.<lane>.<tier> are the others.
+// SendTopic is one of a lane's topics: sends.<t>.<lane> is tier 0, retries.<t>.<lane>.<tier> are the others.
 type SendTopic struct {
 	Transport Transport
 	Lane      Lane
