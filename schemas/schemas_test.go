@@ -27,8 +27,10 @@ func TestSendTopicsParseBack(t *testing.T) {
 			}
 		}
 	}
-	for _, bad := range []schemas.Topic{"", "sends", "sends.apns", "sends.apns.direct.1", "sends.mpns.direct", "sends.apns.router", "retries.apns.direct",
-		"retries.apns.direct.0", "retries.apns.direct.5", "retries.apns.direct.01", "retries.apns.direct.x", "deliveries", "sends.apns.direct."} {
+	for _, bad := range []schemas.Topic{
+		"", "sends", "sends.apns", "sends.apns.direct.1", "sends.mpns.direct", "sends.apns.router", "retries.apns.direct",
+		"retries.apns.direct.0", "retries.apns.direct.5", "retries.apns.direct.01", "retries.apns.direct.x", "deliveries", "sends.apns.direct.",
+	} {
 		if s, ok := schemas.ParseSendTopic(bad); ok {
 			t.Errorf("%q: parsed as %v", bad, s)
 		}
@@ -270,18 +272,33 @@ func TestOutPutsEachEventWhereItBelongs(t *testing.T) {
 		Type      byte
 	}
 	want := []row{
-		{"apps", app, "app/config", 1}, {"apps", app, "app/credentials/apns", 2}, {"apps", app, "app/key/k", 3}, {"apps", app, "app/key/k", 4},
-		{"devices", of, device + "\x00!r", 16}, {"devices", of, device + "\x00!u", 17}, {"devices", of, device + "\x00!i", 18},
-		{"devices", of, device + "\x00c/c", 19}, {"devices", of, device + "\x00c/c", 20},
+		{"apps", app, "app/config", 1},
+		{"apps", app, "app/credentials/apns", 2},
+		{"apps", app, "app/key/k", 3},
+		{"apps", app, "app/key/k", 4},
+		{"devices", of, device + "\x00!r", 16},
+		{"devices", of, device + "\x00!u", 17},
+		{"devices", of, device + "\x00!i", 18},
+		{"devices", of, device + "\x00c/c", 19},
+		{"devices", of, device + "\x00c/c", 20},
 		{"notifications", request, string(id[:]), 32},
-		{"broadcasts", request, id.String() + "/content/" + record.String(), 48}, {"broadcasts", request, id.String() + "/run", 49},
-		{"broadcasts", request, id.String() + "/run", 50}, {"broadcasts", request, id.String() + "/rate", 51},
-		{"broadcasts", request, id.String() + "/cancel", 52}, {"broadcasts", request, id.String() + "/state", 53}, {"broadcasts", request, id.String() + "/state", 0},
-		{"expansions", l.OfCursor(id, schemas.FCM, 3), id.String() + "/fcm/3", 64}, {"expansions", l.OfCursor(id, schemas.FCM, 3), id.String() + "/fcm/3", 0},
-		{"sends.fcm.bulk", of, device, 80}, {"retries.fcm.bulk.2", 5, device, 80},
-		{"deliveries", 5, "\x00\x00\x00\x00\x00\x00\x01\x02", 96}, {"deliveries", 5, "\x00\x00\x00\x00\x00\x00\x01\x02", 97},
+		{"broadcasts", request, id.String() + "/content/" + record.String(), 48},
+		{"broadcasts", request, id.String() + "/run", 49},
+		{"broadcasts", request, id.String() + "/run", 50},
+		{"broadcasts", request, id.String() + "/rate", 51},
+		{"broadcasts", request, id.String() + "/cancel", 52},
+		{"broadcasts", request, id.String() + "/state", 53},
+		{"broadcasts", request, id.String() + "/state", 0},
+		{"expansions", l.OfCursor(id, schemas.FCM, 3), id.String() + "/fcm/3", 64},
+		{"expansions", l.OfCursor(id, schemas.FCM, 3), id.String() + "/fcm/3", 0},
+		{"sends.fcm.bulk", of, device, 80},
+		{"retries.fcm.bulk.2", 5, device, 80},
+		{"deliveries", 5, "\x00\x00\x00\x00\x00\x00\x01\x02", 96},
+		{"deliveries", 5, "\x00\x00\x00\x00\x00\x00\x01\x02", 97},
 		{"deliveries", 6, "!owner/retries.apns.direct.1", 98},
-		{"progress", 7, id.String() + "/7", 112}, {"progress", 7, "!owners/7", 113}, {"progress", 7, id.String() + "/7", 0},
+		{"progress", 7, id.String() + "/7", 112},
+		{"progress", 7, "!owners/7", 113},
+		{"progress", 7, id.String() + "/7", 0},
 		{"deadletters", 8, "k", 127},
 	}
 	var got []row

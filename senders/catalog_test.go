@@ -24,8 +24,10 @@ func TestABroadcastsLifeInTheCatalog(t *testing.T) {
 	c := NewCatalog()
 	id, winner, loser := schemas.NewID(), schemas.NewID(), schemas.NewID()
 	content := func(record schemas.ID, text string) *pushv1.BroadcastRequested {
-		return &pushv1.BroadcastRequested{BroadcastId: id[:], RecordId: record[:], App: "campus", RequestedAtUs: 5, SendAtUs: 9,
-			Content: &pushv1.Content{Text: text}}
+		return &pushv1.BroadcastRequested{
+			BroadcastId: id[:], RecordId: record[:], App: "campus", RequestedAtUs: 5, SendAtUs: 9,
+			Content: &pushv1.Content{Text: text},
+		}
 	}
 	key := func(kind schemas.BroadcastKind, record schemas.ID) schemas.BroadcastKey {
 		return schemas.BroadcastKey{Broadcast: id, Kind: kind, Record: record}

@@ -37,44 +37,80 @@ func TestDecide(t *testing.T) {
 	}{
 		{"accepted", base, Result{Verdict: Verdict{accepted, 0}}, "", step{fate: finish, outcome: accepted}},
 		{"rejected", base, is(rejected, 0), "", step{fate: finish, outcome: rejected, reason: "R"}},
-		{"dead, no timestamp", base, is(tokenInvalid, Invalidate), "",
-			step{fate: finish, outcome: tokenInvalid, reason: "R", asOfUS: base.registeredUS}},
-		{"dead before a registration that is minutes old", base, stamped(now - 5*second), "",
-			step{fate: finish, outcome: tokenInvalid, reason: "R", asOfUS: now - 5*second}},
-		{"dead before a registration that has settled", late, stamped(now - 5000*second), "",
-			step{fate: finish, outcome: tokenInvalid, reason: "R", asOfUS: late.registeredUS}},
-		{"dead since, registration settled", late, stamped(now - 5*second), "",
-			step{fate: finish, outcome: tokenInvalid, reason: "R", asOfUS: now - 5*second}},
+		{
+			"dead, no timestamp", base, is(tokenInvalid, Invalidate), "",
+			step{fate: finish, outcome: tokenInvalid, reason: "R", asOfUS: base.registeredUS},
+		},
+		{
+			"dead before a registration that is minutes old", base, stamped(now - 5*second), "",
+			step{fate: finish, outcome: tokenInvalid, reason: "R", asOfUS: now - 5*second},
+		},
+		{
+			"dead before a registration that has settled", late, stamped(now - 5000*second), "",
+			step{fate: finish, outcome: tokenInvalid, reason: "R", asOfUS: late.registeredUS},
+		},
+		{
+			"dead since, registration settled", late, stamped(now - 5*second), "",
+			step{fate: finish, outcome: tokenInvalid, reason: "R", asOfUS: now - 5*second},
+		},
 		{"dead in the future", base, stamped(now + 99*second), "", step{fate: finish, outcome: tokenInvalid, reason: "R", asOfUS: now}},
-		{"bad token, believed", base, is(tokenInvalid, Invalidate|Suspect), "",
-			step{fate: finish, outcome: tokenInvalid, reason: "R", asOfUS: base.registeredUS}},
-		{"bad token, doubted", base, is(tokenInvalid, Invalidate|Suspect), "token_flood",
-			step{fate: retry, outcome: misconfigured, reason: "token_flood", tier: 4, notBeforeUS: now + 30*second}},
-		{"unregistered is believed even so", base, is(tokenInvalid, Invalidate), "token_flood",
-			step{fate: finish, outcome: tokenInvalid, reason: "R", asOfUS: base.registeredUS}},
-		{"refused credentials", base, is(misconfigured, Park), "",
-			step{fate: retry, outcome: misconfigured, reason: "R", tier: 4, notBeforeUS: now + 30*second}},
-		{"refused credentials, near its end", with(func(a *attempt) { a.deadlineUS = now + second }), is(misconfigured, Park), "",
-			step{fate: retry, outcome: misconfigured, reason: "R", tier: 4, notBeforeUS: now + second}},
-		{"refused credentials, at its end", with(func(a *attempt) { a.deadlineUS = now }), is(misconfigured, Park), "",
-			step{fate: finish, outcome: expired, reason: "R"}},
-		{"unavailable", base, is(unavailable, 0), "",
-			step{fate: retry, outcome: unavailable, reason: "R", tier: 1, notBeforeUS: now + 10*second - jitter(id, 1, 10*second/4)}},
-		{"unavailable again", with(func(a *attempt) { a.made = 2 }), is(unavailable, 0), "",
-			step{fate: retry, outcome: unavailable, reason: "R", tier: 2, notBeforeUS: now + 60*second - jitter(id, 2, 60*second/4)}},
-		{"unavailable for ever", with(func(a *attempt) { a.made = 9 }), is(unavailable, 0), "",
-			step{fate: retry, outcome: unavailable, reason: "R", tier: 3, notBeforeUS: now + 900*second - jitter(id, 9, 900*second/4)}},
-		{"Retry-After within the tier's delay", base, waits(throttled, 10*time.Second), "",
-			step{fate: retry, outcome: throttled, reason: "R", tier: 1, notBeforeUS: now + 10*second}},
-		{"Retry-After beyond it", base, waits(throttled, 50*time.Second), "",
-			step{fate: retry, outcome: throttled, reason: "R", tier: 2, notBeforeUS: now + 50*second}},
-		{"Retry-After beyond every tier", base, waits(unavailable, 30*time.Minute), "",
-			step{fate: retry, outcome: unavailable, reason: "R", tier: 3, notBeforeUS: now + 1800*second}},
+		{
+			"bad token, believed", base, is(tokenInvalid, Invalidate|Suspect), "",
+			step{fate: finish, outcome: tokenInvalid, reason: "R", asOfUS: base.registeredUS},
+		},
+		{
+			"bad token, doubted", base, is(tokenInvalid, Invalidate|Suspect), "token_flood",
+			step{fate: retry, outcome: misconfigured, reason: "token_flood", tier: 4, notBeforeUS: now + 30*second},
+		},
+		{
+			"unregistered is believed even so", base, is(tokenInvalid, Invalidate), "token_flood",
+			step{fate: finish, outcome: tokenInvalid, reason: "R", asOfUS: base.registeredUS},
+		},
+		{
+			"refused credentials", base, is(misconfigured, Park), "",
+			step{fate: retry, outcome: misconfigured, reason: "R", tier: 4, notBeforeUS: now + 30*second},
+		},
+		{
+			"refused credentials, near its end", with(func(a *attempt) { a.deadlineUS = now + second }), is(misconfigured, Park), "",
+			step{fate: retry, outcome: misconfigured, reason: "R", tier: 4, notBeforeUS: now + second},
+		},
+		{
+			"refused credentials, at its end", with(func(a *attempt) { a.deadlineUS = now }), is(misconfigured, Park), "",
+			step{fate: finish, outcome: expired, reason: "R"},
+		},
+		{
+			"unavailable", base, is(unavailable, 0), "",
+			step{fate: retry, outcome: unavailable, reason: "R", tier: 1, notBeforeUS: now + 10*second - jitter(id, 1, 10*second/4)},
+		},
+		{
+			"unavailable again", with(func(a *attempt) { a.made = 2 }), is(unavailable, 0), "",
+			step{fate: retry, outcome: unavailable, reason: "R", tier: 2, notBeforeUS: now + 60*second - jitter(id, 2, 60*second/4)},
+		},
+		{
+			"unavailable for ever", with(func(a *attempt) { a.made = 9 }), is(unavailable, 0), "",
+			step{fate: retry, outcome: unavailable, reason: "R", tier: 3, notBeforeUS: now + 900*second - jitter(id, 9, 900*second/4)},
+		},
+		{
+			"Retry-After within the tier's delay", base, waits(throttled, 10*time.Second), "",
+			step{fate: retry, outcome: throttled, reason: "R", tier: 1, notBeforeUS: now + 10*second},
+		},
+		{
+			"Retry-After beyond it", base, waits(throttled, 50*time.Second), "",
+			step{fate: retry, outcome: throttled, reason: "R", tier: 2, notBeforeUS: now + 50*second},
+		},
+		{
+			"Retry-After beyond every tier", base, waits(unavailable, 30*time.Minute), "",
+			step{fate: retry, outcome: unavailable, reason: "R", tier: 3, notBeforeUS: now + 1800*second},
+		},
 		{"Retry-After beyond its end", base, waits(unavailable, 2*time.Hour), "", step{fate: finish, outcome: expired, reason: "R"}},
-		{"a project's quota", base, is(throttled, SlowDown), "",
-			step{fate: retry, outcome: throttled, reason: "R", tier: 2, notBeforeUS: now + 60*second}},
-		{"one transport's credentials at FCM", base, is(misconfigured, 0), "",
-			step{fate: retry, outcome: misconfigured, reason: "R", tier: 1, notBeforeUS: now + 10*second - jitter(id, 1, 10*second/4)}},
+		{
+			"a project's quota", base, is(throttled, SlowDown), "",
+			step{fate: retry, outcome: throttled, reason: "R", tier: 2, notBeforeUS: now + 60*second},
+		},
+		{
+			"one transport's credentials at FCM", base, is(misconfigured, 0), "",
+			step{fate: retry, outcome: misconfigured, reason: "R", tier: 1, notBeforeUS: now + 10*second - jitter(id, 1, 10*second/4)},
+		},
 	} {
 		if got := decide(c.a, c.r, now, testPolicy(), c.doubt); got != c.want {
 			t.Errorf("%s: want %+v, got %+v", c.name, c.want, got)
@@ -147,7 +183,7 @@ func TestHopsOfASendDiffer(t *testing.T) {
 		}
 		seen[h] = true
 	}
-	if hop(id, 1, &source{1, 5}) != hop(id, 1, &source{1, 5}) {
+	if again := hop(id, 1, &source{1, 5}); again != hop(id, 1, &source{1, 5}) {
 		t.Error("want the same hop twice")
 	}
 }
@@ -161,7 +197,7 @@ func TestPacerHoldsTheRateHalvesItAndRises(t *testing.T) {
 				for p.take(time.Now().UnixMicro()) {
 					n++
 				}
-				time.Sleep(time.Millisecond) // the bubble's clock
+				time.Sleep(time.Millisecond) //nolint:forbidigo // the bubble's clock
 			}
 			return n
 		}
@@ -174,7 +210,7 @@ func TestPacerHoldsTheRateHalvesItAndRises(t *testing.T) {
 		if n := perSecond(); n < 450 || n > 600 {
 			t.Errorf("want about 500 a second after a burst of 429, got %d", n)
 		}
-		time.Sleep(20 * time.Second)
+		time.Sleep(20 * time.Second) //nolint:forbidigo // the bubble's clock
 		if n := perSecond(); n < 950 {
 			t.Errorf("want the old rate back, got %d", n)
 		}

@@ -2,6 +2,7 @@ package senders
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/campanile-push/campanile/schemas"
@@ -145,12 +146,9 @@ func (s *Sender) try(a *account, r *round, now int64) tried {
 		return stuck
 	}
 	if a.provider == nil {
-		for _, opening := range r.open {
-			if opening == a {
-				return stuck
-			}
+		if !slices.Contains(r.open, a) {
+			r.open = append(r.open, a)
 		}
-		r.open = append(r.open, a)
 		return stuck
 	}
 	if a.inFlight >= a.limit {

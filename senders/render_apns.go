@@ -3,6 +3,7 @@ package senders
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strconv"
 
 	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
@@ -91,9 +92,7 @@ func renderAPNS(c *pushv1.Content) (*APNSMessage, error) {
 	}
 
 	top := object{}
-	for k, v := range custom {
-		top[k] = v
-	}
+	maps.Copy(top, custom)
 	for _, d := range c.Data {
 		top[d.Key] = json.RawMessage(quoted(d.Value))
 	}

@@ -54,7 +54,7 @@ func golden(t *testing.T, name string, got []byte) {
 		}
 		return
 	}
-	want, err := os.ReadFile(path) //nolint:gosec // a name of this table
+	want, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -125,7 +125,7 @@ func (s *Sender) Deliver(ctx context.Context, in schemas.Batch, done schemas.Com
 			continue
 		}
 		f, _ := s.flights.Get().(*flight)
-		f.ctx, f.done, f.where, f.partition = ctx, done, where, in.Partition
+		f.ctx, f.done, f.where, f.partition = ctx, done, where, in.Partition //nolint:fatcontext // one for each flight, not one in another
 		if err := f.load(r); err != nil {
 			s.letter(r, done, err)
 			s.free(f)

@@ -352,7 +352,7 @@ func TestASendThatFailsComesBackThroughItsTier(t *testing.T) {
 			if due != e.NotBeforeUs {
 				t.Errorf("want due at %d, got %d", e.NotBeforeUs, due)
 			}
-			time.Sleep(time.Until(time.UnixMicro(due)))
+			time.Sleep(time.Until(time.UnixMicro(due))) //nolint:forbidigo // the bubble's clock
 			if attempt == 2 {
 				b.provider.answer = yes
 			}
@@ -497,7 +497,7 @@ func TestAnAppWithoutCredentialsIsParkedAndGoesOnWithThem(t *testing.T) {
 			t.Errorf("want parked for want of credentials, got %+v in %s", e, back.Topic)
 		}
 		b.credentials("campus")
-		time.Sleep(30 * time.Second)
+		time.Sleep(30 * time.Second) //nolint:forbidigo // the bubble's clock
 		b.deliver(t.Context(), back)
 		synctest.Wait()
 		if got := b.done.finished(2); got.Outcome != pushv1.Outcome_OUTCOME_ACCEPTED || got.Attempt != 1 || got.First {
@@ -555,7 +555,7 @@ func TestAProbeFreesAParkedApp(t *testing.T) {
 			t.Errorf("want parked, got %+v", e)
 		}
 		b.openError = nil
-		time.Sleep(31 * time.Second)
+		time.Sleep(31 * time.Second) //nolint:forbidigo // the bubble's clock
 		b.deliver(t.Context(), b.direct(3, "campus", "cc", nil), b.direct(4, "campus", "dd", nil))
 		synctest.Wait()
 		if got := b.done.finished(3); got.Outcome != pushv1.Outcome_OUTCOME_ACCEPTED {
@@ -607,7 +607,7 @@ func TestAnOutageMovesSendsToATierInsteadOfTryingThemAll(t *testing.T) {
 		for i := range int64(500) {
 			b.deliver(t.Context(), b.direct(i, "campus", "t"+string(rune('a'+i)), nil))
 			synctest.Wait()
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond) //nolint:forbidigo // the bubble's clock
 		}
 		for i := range int64(500) {
 			if _, e := b.retryOf(i, 0); e.Attempt > 1 {

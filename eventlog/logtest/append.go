@@ -1,4 +1,4 @@
-//nolint:thelper // these are the suite's tests, not helpers
+
 package logtest
 
 import (

@@ -42,7 +42,7 @@ func TestProviderTokenIsRenewedAheadAndNeverTooOften(t *testing.T) {
 			{"old, asked for", 25 * time.Minute, func() error { return s.fresh(time.Now()) }, true},
 			{"held", 21 * time.Minute, func() error { s.hold(time.Now()); return s.refused(s.token.Bearer, time.Now()) }, false},
 		} {
-			time.Sleep(c.after) // the bubble's clock
+			time.Sleep(c.after) //nolint:forbidigo // the bubble's clock
 			before := s.token.Bearer
 			if err := c.do(); err != nil {
 				t.Fatal(err)

@@ -102,7 +102,7 @@ func Open(_ context.Context, a senders.Account, o Options) (*Provider, error) {
 			return nil, err
 		}
 	}
-	p.transport = h2.NewTransport(h2.Options{TLS: config, MaxConns: o.MaxConns})
+	p.transport = h2.NewTransport(h2.Options{TLS: config, MaxConns: o.MaxConns}) //nolint:contextcheck // connections outlive the push that opens them
 	p.client = &apns2.Client{Host: u.Scheme + "://" + u.Host, HTTPClient: &http.Client{Transport: wire{p.transport}}}
 	if p.signer != nil {
 		p.client.Token = p.signer.token

@@ -1,15 +1,14 @@
 package fcm
 
 import (
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/url"
 
 	"golang.org/x/oauth2/google"
 	"golang.org/x/oauth2/jwt"
-
-	"crypto/x509"
-	"encoding/pem"
 
 	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
 	"github.com/campanile-push/campanile/senders"

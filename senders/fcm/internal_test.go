@@ -23,8 +23,10 @@ func TestAnswersAreReadByDetailNotByStatusAlone(t *testing.T) {
 		{"404 with detail", 404, `{"error":{"status":"NOT_FOUND","details":[` + fcm + `UNREGISTERED"}]}}`, pushv1.Outcome_OUTCOME_TOKEN_INVALID, senders.Invalidate, "UNREGISTERED"},
 		{"404 without", 404, `{"error":{"status":"NOT_FOUND"}}`, misconfigured, senders.Park, "NOT_FOUND"},
 		{"bad message", 400, `{"error":{"status":"INVALID_ARGUMENT","details":[` + fcm + `INVALID_ARGUMENT"}]}}`, pushv1.Outcome_OUTCOME_REJECTED, 0, "INVALID_ARGUMENT"},
-		{"bad token by its text", 400, `{"error":{"status":"INVALID_ARGUMENT","message":"The registration token is not a valid FCM registration token"}}`,
-			pushv1.Outcome_OUTCOME_TOKEN_INVALID, senders.Invalidate | senders.Suspect, "INVALID_ARGUMENT"},
+		{
+			"bad token by its text", 400, `{"error":{"status":"INVALID_ARGUMENT","message":"The registration token is not a valid FCM registration token"}}`,
+			pushv1.Outcome_OUTCOME_TOKEN_INVALID, senders.Invalidate | senders.Suspect, "INVALID_ARGUMENT",
+		},
 		{"another violation", 400, `{"error":{"status":"INVALID_ARGUMENT","details":[{"fieldViolations":[{"field":"message.data"}]}]}}`, pushv1.Outcome_OUTCOME_REJECTED, 0, "INVALID_ARGUMENT"},
 		{"HTML", 502, `<html>`, unavailable, 0, senders.ReasonNoBody},
 		{"third party", 401, `{"error":{"details":[` + fcm + `THIRD_PARTY_AUTH_ERROR"}]}}`, misconfigured, 0, "THIRD_PARTY_AUTH_ERROR"},

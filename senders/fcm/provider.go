@@ -114,12 +114,12 @@ func Open(_ context.Context, a senders.Account, o Options) (*Provider, error) {
 		o.MaxConns = 10
 	}
 	trust := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs}
-	p.transport = h2.NewTransport(h2.Options{TLS: trust, MaxConns: o.MaxConns})
+	p.transport = h2.NewTransport(h2.Options{TLS: trust, MaxConns: o.MaxConns}) //nolint:contextcheck // connections outlive the push that opens them
 	oauth := &http.Transport{TLSClientConfig: trust.Clone(), ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment}
 	p.idle = oauth.CloseIdleConnections
 	p.tokens = &tokens{config: config, client: &http.Client{Transport: oauth, Timeout: fetchTimeout}}
 	p.life, p.end = context.WithCancel(context.Background())
-	p.client, err = gofcm.NewClient(p.life,
+	p.client, err = gofcm.NewClient(p.life, //nolint:contextcheck // the provider's life, which Close ends
 		gofcm.WithProjectID(project), gofcm.WithTokenSource(p.tokens), gofcm.WithEndpoint(endpoint),
 		gofcm.WithHTTPClient(&http.Client{Transport: wire{p, p.transport}}))
 	if err != nil {

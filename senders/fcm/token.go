@@ -59,7 +59,7 @@ func (s *tokens) ready(ctx context.Context) error {
 		now := time.Now()
 		alive := s.token != nil && now.Before(s.token.Expiry)
 		if (!alive || !now.Before(s.renew)) && s.fetching == nil && now.Sub(s.failed) >= refetchPause {
-			s.fetch()
+			s.fetch() //nolint:contextcheck // one fetch serves many pushes, and outlives the one that began it
 		}
 		fetching, err := s.fetching, s.err
 		s.mu.Unlock()
