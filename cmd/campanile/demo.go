@@ -360,7 +360,7 @@ func (d *demo) bar(what string, total int64, done *atomic.Int64) (stop func()) {
 func newBar(out io.Writer, what string, total int64) *progressbar.ProgressBar {
 	return progressbar.NewOptions64(total,
 		progressbar.OptionSetWriter(out), progressbar.OptionSetDescription(what),
-		progressbar.OptionSetWidth(30), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
+		progressbar.OptionSetWidth(30), progressbar.OptionShowCount(), progressbar.OptionSetPredictTime(false),
 		progressbar.OptionThrottle(50*time.Millisecond))
 }
 

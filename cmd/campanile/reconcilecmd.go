@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/campanile-push/campanile/eventlog"
+	"github.com/campanile-push/campanile/schemas"
 )
 
 func reconcileCommand(t *terminal) *cobra.Command {
@@ -27,6 +28,15 @@ pending is what the senders still work on or wait with. repeats are pushes that 
 				if err != nil {
 					return err
 				}
+				for _, topic := range []schemas.Topic{schemas.Notifications, schemas.Deliveries} {
+					gone, err := forgotten(ctx, log, topic)
+					if err != nil {
+						return err
+					}
+					if gone > 0 {
+						fmt.Fprintf(t.err, "the log no longer holds the first %d records of %s: the figures are of what it holds, and pending may be too large\n", gone, topic)
+					}
+				}
 				if asJSON {
 					return json.NewEncoder(t.out).Encode(totals)
 				}
@@ -37,4 +47,13 @@ pending is what the senders still work on or wait with. repeats are pushes that 
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as one JSON object")
 	return cmd
+}
+
+// forgotten is how many records of a topic retention has deleted.
+func forgotten(ctx context.Context, log *eventlog.Log, topic schemas.Topic) (gone int64, err error) {
+	starts, err := log.Starts(ctx, topic)
+	for _, start := range starts {
+		gone += start
+	}
+	return gone, err
 }

@@ -201,7 +201,7 @@ func (p *process) startAnalytics(ctx context.Context) error {
 		if p.cfg.ClickHouse.URL != "" || !p.cfg.embedded() {
 			return err
 		}
-		p.logger.Warn("no analytics: the pipeline runs without, and deliveries wait in the log for 30 days", "reason", err)
+		p.logger.Warn("no analytics: the pipeline runs without, and the log keeps deliveries for it as long as it can", "reason", err)
 		return nil
 	}
 	p.analytics, err = clickhouse.Open(ctx, clickhouse.Options{URL: url, Logger: p.logger.With("stage", "analytics"), Hasher: p.secrets.hasher})
