@@ -1,0 +1,157 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os/exec"
+	"time"
+
+	"github.com/campanile-push/campanile/eventlog/broker"
+	"github.com/campanile-push/campanile/simulator"
+)
+
+// Roles of a child: what has a process of its own, so that its CPU time is not that of what is measured.
+const (
+	roleBroker    = "broker"
+	roleSimulator = "simulator"
+	roleLoad      = "load"
+)
+
+// order is what a child reads from its standard input: one line of JSON.
+type order struct {
+	Dir  string    `json:"dir,omitempty"`
+	Load *loadPlan `json:"load,omitempty"`
+}
+
+// brokerBytes is the budget of a benchmark's log: never met.
+const brokerBytes = 64 << 30
+
+// Child is the other end of a benchmark, in a process of its own. It reads its order from stdin, says on stdout when it is ready, and
+// ends when stdin does, so that none outlives its parent.
+func Child(ctx context.Context, role string, stdin io.Reader, stdout io.Writer) error {
+	in := bufio.NewReaderSize(stdin, 1<<20)
+	line, err := in.ReadBytes('\n')
+	if err != nil {
+		return fmt.Errorf("read the order: %w", err)
+	}
+	var o order
+	if err := json.Unmarshal(line, &o); err != nil {
+		return fmt.Errorf("read the order: %w", err)
+	}
+	quiet := slog.New(slog.DiscardHandler)
+	switch role {
+	case roleBroker:
+		b, err := broker.Open(broker.Options{Dir: o.Dir, MaxBytes: brokerBytes, Logger: quiet})
+		if err != nil {
+			return err
+		}
+		err = serveUntilEnd(ctx, in, stdout, struct{}{})
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), childPatience)
+		defer cancel()
+		return errors.Join(err, b.Close(closing))
+	case roleSimulator:
+		s, err := simulator.Start(ctx, simulator.Options{Dir: o.Dir, Scenario: simulator.Scenario{Seed: 1}, Logger: quiet})
+		if err != nil {
+			return err
+		}
+		return errors.Join(serveUntilEnd(ctx, in, stdout, s.Identity()), s.Close())
+	case roleLoad:
+		if o.Load == nil {
+			return errors.New("an order for load without a plan")
+		}
+		return o.Load.serve(ctx, in, stdout)
+	}
+	return fmt.Errorf("%q is no role of a child", role)
+}
+
+// serveUntilEnd says that the child is ready, and waits for the end of its input.
+func serveUntilEnd(ctx context.Context, in io.Reader, stdout io.Writer, ready any) error {
+	if err := json.NewEncoder(stdout).Encode(ready); err != nil {
+		return fmt.Errorf("say that all is ready: %w", err)
+	}
+	ended := make(chan struct{})
+	go func() { // ends with the process at the latest
+		defer close(ended)
+		_, _ = io.Copy(io.Discard, in)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// childPatience is how long a child may take to close.
+const childPatience = 30 * time.Second
+
+// child is a running process of ours. end must be called.
+type child struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+// startChild starts a child and reads into ready what it says first.
+func (h *harness) startChild(ctx context.Context, role string, o order, ready any) (*child, error) {
+	cmd := h.Command(ctx, "bench", "child", role)
+	cmd.WaitDelay = childPatience
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, fmt.Errorf("start a %s: %w", role, err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, fmt.Errorf("start a %s: %w", role, err)
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start a %s: %w", role, err)
+	}
+	c := &child{cmd: cmd, in: in, out: bufio.NewReader(out)}
+	text, err := json.Marshal(o)
+	if err == nil {
+		_, err = in.Write(append(text, '\n'))
+	}
+	if err == nil {
+		err = c.read(ready)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start a %s: %w", role, err), c.end())
+	}
+	return c, nil
+}
+
+func (c *child) pid() int { return c.cmd.Process.Pid }
+
+// read reads the next line that the child says.
+func (c *child) read(into any) error {
+	line, err := c.out.ReadBytes('\n')
+	if err != nil {
+		return fmt.Errorf("the child said nothing: %w", err)
+	}
+	return json.Unmarshal(line, into)
+}
+
+// write sends the child one more line.
+func (c *child) write(v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = c.in.Write(append(text, '\n'))
+	return err
+}
+
+// end closes the child's input and waits for it.
+func (c *child) end() error {
+	_ = c.in.Close()
+	_, _ = io.Copy(io.Discard, c.out)
+	if err := c.cmd.Wait(); err != nil {
+		return fmt.Errorf("a child of the benchmark ended badly: %w", err)
+	}
+	return nil
+}

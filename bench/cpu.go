@@ -1,0 +1,100 @@
+package bench
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ownCPU is what this process has used, user and system.
+func ownCPU() (time.Duration, error) {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0, fmt.Errorf("read the CPU time: %w", err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
+}
+
+// clockTick is the unit of CPU times in /proc: USER_HZ, which is 100 a second on every architecture that Go runs on.
+const clockTick = 10 * time.Millisecond
+
+// processCPU is what another process has used, user and system, without its children; to 10 ms. Linux only.
+func processCPU(pid int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, fmt.Errorf("read the CPU time of a process: %w", err)
+	}
+	return parseStat(text)
+}
+
+// parseStat reads utime and stime, the 14th and 15th field; the second, the name, may hold anything but ends in the last parenthesis.
+func parseStat(text []byte) (time.Duration, error) {
+	at := bytes.LastIndexByte(text, ')')
+	fields := strings.Fields(string(text[at+1:]))
+	if at < 0 || len(fields) < 13 {
+		return 0, errors.New("read the CPU time of a process: not the form of /proc/<pid>/stat")
+	}
+	var ticks int64
+	for _, field := range fields[11:13] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read the CPU time of a process: %w", err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * clockTick, nil
+}
+
+// peakRSS is the most memory that a process had resident, in bytes.
+func peakRSS(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, fmt.Errorf("read the memory of a process: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			fields := strings.Fields(rest)
+			if len(fields) == 2 && fields[1] == "kB" {
+				kib, err := strconv.ParseInt(fields[0], 10, 64)
+				return kib << 10, err
+			}
+		}
+	}
+	return 0, errors.New("read the memory of a process: no VmHWM")
+}
+
+// childrenOf are the processes that a process has started.
+func childrenOf(pid int) ([]int, error) {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return nil, fmt.Errorf("read the children of a process: %w", err)
+	}
+	var pids []int
+	for _, task := range tasks {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, task.Name()))
+		if err != nil {
+			continue // a thread that has ended since
+		}
+		for _, field := range strings.Fields(string(text)) {
+			if n, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, n)
+			}
+		}
+	}
+	return pids, nil
+}
+
+// loadAverage is the machine's, as the kernel writes it; empty where it cannot be read.
+func loadAverage() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return ""
+	}
+	fields := strings.Fields(string(text))
+	return strings.Join(fields[:min(3, len(fields))], " ")
+}

@@ -1,0 +1,147 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"time"
+)
+
+// benchmark is one comparison, and the names of its rows.
+type benchmark struct {
+	rows []string
+	what string // told before it runs
+	run  func(h *harness, ctx context.Context) ([]Row, error)
+}
+
+func duelRows(name string) []string {
+	return []string{name + "/ratio", name + "/rate", name + "/cpu_us"}
+}
+
+// benchmarks are all of them, in the order in which they run.
+func benchmarks(devices int) []benchmark {
+	pipeline := pipelineName(devices)
+	return []benchmark{
+		{
+			duelRows("append/kfake"),
+			"eventlog.Append, 512 callers with one notification each, against the same records of 512 callers of bare franz-go",
+			(*harness).appendOnes,
+		},
+		{
+			duelRows("append/batch/kfake"),
+			"eventlog.Append, 4 callers with 1,000 notifications each, against the same records of 4 callers of bare franz-go",
+			(*harness).appendBatches,
+		},
+		{
+			duelRows("transform/kfake"),
+			"eventlog.RunTransform, one send for each notification, against bare poll, the same handler, produce, commit",
+			(*harness).transform,
+		},
+		{
+			duelRows("deliver/kfake"),
+			"eventlog.RunDeliver, every send finished at once, against bare poll, the same outcomes, commit",
+			(*harness).deliver,
+		},
+		{
+			duelRows("router/kfake"),
+			"the broadcast router on Pebble, against bare transactions of the same sends",
+			(*harness).expandPebble,
+		},
+		{
+			duelRows("router/memory/kfake"),
+			"the broadcast router on an audience in memory, against bare transactions of the same sends",
+			(*harness).expandMemory,
+		},
+		{
+			duelRows("ingest/push"),
+			"ingest, pushes of Moodle's size answered when the log has them, against a gin handler that reads the body and answers",
+			(*harness).ingestPush,
+		},
+		{
+			senderRows("apns"),
+			"the whole APNs sender (read, push, outcome, commit), against bare apns2",
+			(*harness).senderAPNS,
+		},
+		{
+			senderRows("fcm"),
+			"the whole FCM sender (read, push, outcome, commit), against bare go-fcm",
+			(*harness).senderFCM,
+		},
+		{
+			[]string{pipeline + "/cpu_us", pipeline + "/rate", pipeline + "/rss_mb"},
+			fmt.Sprintf("`campanile up`: %s devices loaded through the log, one broadcast to all of them a round", sizeName(devices)),
+			(*harness).pipeline,
+		},
+	}
+}
+
+// Run runs the benchmarks and returns their rows, also with an error: those of the benchmarks before it.
+func Run(ctx context.Context, o Options) ([]Row, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	only, err := regexp.Compile(o.Only)
+	if err != nil {
+		return nil, fmt.Errorf("the benchmarks to run: %w", err)
+	}
+	if o.Profile != "" {
+		if err := os.MkdirAll(o.Profile, 0o750); err != nil {
+			return nil, fmt.Errorf("keep profiles: %w", err)
+		}
+	}
+	if o.Dir != "" {
+		if err := os.MkdirAll(o.Dir, 0o750); err != nil {
+			return nil, fmt.Errorf("make the benchmarks' folder: %w", err)
+		}
+	}
+	fmt.Fprintf(o.Out, "%s, %d CPUs, load average %s, %d rounds\n", runtime.Version(), runtime.GOMAXPROCS(0), loadAverage(), o.Rounds)
+	var rows []Row
+	for _, b := range benchmarks(o.Devices) {
+		if !b.matches(only) {
+			continue
+		}
+		got, err := b.runIn(ctx, o)
+		rows = append(rows, got...)
+		if err != nil {
+			return rows, err
+		}
+	}
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("no benchmark is called %q", o.Only)
+	}
+	fmt.Fprintln(o.Out)
+	return rows, WriteTable(o.Out, rows)
+}
+
+func (b *benchmark) matches(only *regexp.Regexp) bool {
+	for _, name := range b.rows {
+		if only.MatchString(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// runIn runs one benchmark in a folder of its own, which is removed after it.
+func (b *benchmark) runIn(ctx context.Context, o Options) ([]Row, error) {
+	dir, err := os.MkdirTemp(o.Dir, "campanile-bench-")
+	if err != nil {
+		return nil, fmt.Errorf("make a benchmark's folder: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, fmt.Errorf("make a benchmark's folder: %w", err)
+	}
+	began := time.Now()
+	fmt.Fprintf(o.Out, "\n%s\n  %s\n", b.rows[0], b.what)
+	rows, err := b.run(&harness{Options: o, dir: dir}, ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", b.rows[0], err)
+	}
+	fmt.Fprintf(o.Out, "  took %s; load average %s\n", time.Since(began).Round(time.Second), loadAverage())
+	return rows, nil
+}

@@ -1,0 +1,409 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/campanile-push/campanile/audit"
+	"github.com/campanile-push/campanile/eventlog"
+	"github.com/campanile-push/campanile/eventlog/broker"
+	"github.com/campanile-push/campanile/schemas"
+	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
+	"github.com/campanile-push/campanile/vault"
+)
+
+func pipelineName(devices int) string { return "pipeline/embedded/" + sizeName(devices) }
+
+// pipeline is `campanile up` in a process of its own, with its analytics engine as its child. The simulator is another process, and this
+// one loads the devices and asks for the broadcasts.
+func (h *harness) pipeline(ctx context.Context) (rows []Row, err error) {
+	name := pipelineName(h.Devices)
+	p, err := h.newProvider(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.child.end()) }()
+	up, err := h.startUp(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, up.stop()) }()
+	if err := up.load(ctx); err != nil {
+		return nil, err
+	}
+	var samples []sample
+	var cpu, rate []float64
+	for round := range h.Rounds {
+		s, err := up.broadcast(ctx, name, round+1)
+		if err != nil {
+			return nil, fmt.Errorf("round %d: %w", round+1, err)
+		}
+		h.say("round %d  %s  in %s", round+1, s, s.wall.Round(time.Second/10))
+		samples = append(samples, s)
+	}
+	cpu, rate = each(samples, sample.cpuUS), each(samples, sample.rate)
+	memory, err := up.memory()
+	if err != nil {
+		return nil, err
+	}
+	if err := up.reconcile(ctx, int64(h.Rounds)*int64(h.Devices)); err != nil {
+		return nil, err
+	}
+	return []Row{
+		row(name+"/cpu_us", "µs/push", cpu, nil),
+		row(name+"/rate", "pushes/s", rate, nil),
+		row(name+"/rss_mb", "MB", []float64{float64(memory) / 1e6}, nil),
+	}, nil
+}
+
+// runningUp is a running `campanile up`.
+type runningUp struct {
+	h    *harness
+	p    *provider
+	cmd  *exec.Cmd
+	data string
+	at   struct {
+		API       string `json:"api"`
+		Ops       string `json:"ops"`
+		Analytics string `json:"analytics"`
+	}
+	ended chan error // of Wait
+	log   *eventlog.Log
+	peak  map[int]int64 // bytes, by process
+}
+
+// pipelinePatience is how long a start, and a round without any progress, may take.
+const pipelinePatience = 5 * time.Minute
+
+func (h *harness) startUp(ctx context.Context, p *provider) (*runningUp, error) {
+	u := &runningUp{h: h, p: p, data: filepath.Join(h.dir, "data"), ended: make(chan error, 1), peak: map[int]int64{}}
+	ca := filepath.Join(h.dir, "ca.pem")
+	if err := os.WriteFile(ca, []byte(p.at.CAPEM), 0o600); err != nil {
+		return nil, fmt.Errorf("start the pipeline: %w", err)
+	}
+	args := []string{
+		"up", "--data", u.data, "--http-listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-level", "warn",
+		"--apns-host", p.at.APNSURL, "--apns-sandbox-host", p.at.SandboxURL, "--apns-ca", ca, "--fcm-endpoint", p.at.FCMURL + "/v1", "--fcm-ca", ca,
+		// Room for the rounds: deliveries are kept for 30 days.
+		"--embedded-max-log", fmt.Sprint(4<<30 + int64(h.Devices)*int64(h.Rounds+2)*400),
+	}
+	if h.Library != "" {
+		args = append(args, "--clickhouse-library", h.Library)
+	}
+	u.cmd = h.Command(ctx, args...)
+	u.cmd.Cancel = func() error { return u.cmd.Process.Signal(syscall.SIGTERM) }
+	u.cmd.WaitDelay = childPatience
+	u.cmd.Stderr = h.Out
+	if err := u.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the pipeline: %w", err)
+	}
+	go func() { u.ended <- u.cmd.Wait() }()
+	if err := u.connect(ctx); err != nil {
+		return nil, errors.Join(err, u.stop())
+	}
+	h.say("%s", strings.Join(u.cmd.Args, " "))
+	return u, nil
+}
+
+// connect waits until the process is ready, and opens its log.
+func (u *runningUp) connect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pipelinePatience)
+	defer cancel()
+	err := poll(ctx, 50*time.Millisecond, func() (bool, error) {
+		select {
+		case err := <-u.ended:
+			u.ended <- err
+			return false, fmt.Errorf("campanile up ended: %w", err)
+		default:
+		}
+		text, err := os.ReadFile(filepath.Join(u.data, "up.json"))
+		if err != nil || json.Unmarshal(text, &u.at) != nil {
+			return false, nil //nolint:nilerr // not there yet
+		}
+		return get(ctx, u.at.Ops+"/readyz") == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for campanile up: %w", err)
+	}
+	dial, ok := broker.Running(filepath.Join(u.data, "log"))
+	if !ok {
+		return errors.New("the embedded log does not answer")
+	}
+	u.log, err = eventlog.Open(ctx, eventlog.Config{Brokers: broker.Brokers(), Dial: dial, Replication: 1}, u.h.Logger, nil)
+	return err
+}
+
+func get(ctx context.Context, url string) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = answer.Body.Close() }()
+	_, err = io.Copy(io.Discard, answer.Body)
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", url, answer.Status)
+	}
+	return err
+}
+
+// stop ends the process as an operator does.
+func (u *runningUp) stop() error {
+	if u.log != nil {
+		closing, cancel := context.WithTimeout(context.Background(), childPatience)
+		defer cancel()
+		_ = u.log.Close(closing) //nolint:contextcheck // also when the benchmark's own has ended
+	}
+	_ = u.cmd.Process.Signal(syscall.SIGTERM)
+	if err := <-u.ended; err != nil {
+		return fmt.Errorf("campanile up ended badly: %w", err)
+	}
+	return nil
+}
+
+// cpu is what the process and its children have used.
+func (u *runningUp) cpu() (up, engine time.Duration, err error) {
+	if up, err = processCPU(u.cmd.Process.Pid); err != nil {
+		return 0, 0, err
+	}
+	pids, err := childrenOf(u.cmd.Process.Pid)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, pid := range pids {
+		used, err := processCPU(pid)
+		if err != nil {
+			return 0, 0, err
+		}
+		engine += used
+	}
+	return up, engine, nil
+}
+
+// memory is the peak of resident memory, of the process and its children together.
+func (u *runningUp) memory() (int64, error) {
+	pids, err := childrenOf(u.cmd.Process.Pid)
+	if err != nil {
+		return 0, err
+	}
+	own, err := peakRSS(u.cmd.Process.Pid)
+	if err != nil {
+		return 0, err
+	}
+	total := own
+	for _, pid := range pids {
+		n, err := peakRSS(pid)
+		if err != nil {
+			return 0, err
+		}
+		total += n
+	}
+	u.h.say("peak of resident memory: %d MB, and %d MB of the analytics engine", own/1e6, (total-own)/1e6)
+	return total, nil
+}
+
+// load makes the app, a key and the devices through the log, and waits until every stage has read them.
+func (u *runningUp) load(ctx context.Context) error {
+	began := time.Now()
+	text, err := os.ReadFile(filepath.Join(u.data, "master.key"))
+	if err != nil {
+		return fmt.Errorf("read the pipeline's key: %w", err)
+	}
+	keyring, err := vault.ParseKeyring(string(text))
+	if err != nil {
+		return err
+	}
+	if err := addApp(ctx, u.log, keyring, u.p, schemas.Transports...); err != nil {
+		return err
+	}
+	if err := u.log.Append(ctx, func(out *schemas.Out) { out.AccessKeyIssued(issued(15)) }); err != nil {
+		return err
+	}
+	t := &topics{Log: u.log}
+	if err := t.register(ctx, u.h.Devices); err != nil {
+		return err
+	}
+	appended := time.Since(began)
+	for _, group := range []string{schemas.GroupProjector, schemas.GroupAnalytics} {
+		if err := u.settled(ctx, group); err != nil {
+			return err
+		}
+	}
+	up, engine, err := u.cpu()
+	if err != nil {
+		return err
+	}
+	n := float64(u.h.Devices)
+	u.h.say("%d devices appended in %s, read by projector and analytics after %s; CPU for each since the start: up %.1f µs, engine %.1f µs",
+		u.h.Devices, appended.Round(time.Second/10), time.Since(began).Round(time.Second/10), float64(up.Microseconds())/n, float64(engine.Microseconds())/n)
+	return nil
+}
+
+// settled waits until a group has committed all that is there. Without an analytics engine there is nothing to wait for.
+func (u *runningUp) settled(ctx context.Context, group string) error {
+	if group == schemas.GroupAnalytics && u.at.Analytics == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, pipelinePatience)
+	defer cancel()
+	err := poll(ctx, 100*time.Millisecond, func() (bool, error) {
+		offsets, err := u.log.GroupOffsets(ctx, group)
+		if err != nil {
+			return false, err
+		}
+		for _, o := range offsets {
+			if o.Lag() > 0 {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for %s: %w", group, err)
+	}
+	return nil
+}
+
+// broadcast asks for one over HTTP, and measures until it has ended and analytics have read all of it.
+func (u *runningUp) broadcast(ctx context.Context, name string, round int) (sample, error) {
+	up, engine, err := u.cpu()
+	if err != nil {
+		return sample{}, err
+	}
+	sim, err := processCPU(u.p.child.pid())
+	if err != nil {
+		return sample{}, err
+	}
+	own, err := ownCPU()
+	if err != nil {
+		return sample{}, err
+	}
+	began := time.Now()
+	stopProfile := u.profile(ctx, name, round)
+	defer stopProfile()
+	moodle := Moodle{BaseURL: u.at.API, App: app, Key: benchKey, Client: NewClient(1)}
+	text, err := moodle.Broadcast(ctx, siteChannel, payload().Body)
+	if err != nil {
+		return sample{}, err
+	}
+	id, err := schemas.ParseID(text)
+	if err != nil {
+		return sample{}, err
+	}
+	ended, err := u.endOf(ctx, id)
+	if err != nil {
+		return sample{}, err
+	}
+	s := sample{wall: time.Since(began), others: map[string]time.Duration{}}
+	if err := u.settled(ctx, schemas.GroupAnalytics); err != nil {
+		return s, err
+	}
+	for _, c := range ended.Counts {
+		s.n += int(c.Emitted)
+		if c.Accepted != c.Emitted {
+			return s, fmt.Errorf("%s: %d of %d accepted", c.Transport.Word(), c.Accepted, c.Emitted)
+		}
+	}
+	if s.n != u.h.Devices {
+		return s, fmt.Errorf("want %d pushes, got %d", u.h.Devices, s.n)
+	}
+	upNow, engineNow, err := u.cpu()
+	if err != nil {
+		return s, err
+	}
+	simNow, err := processCPU(u.p.child.pid())
+	if err != nil {
+		return s, err
+	}
+	ownNow, err := ownCPU()
+	if err != nil {
+		return s, err
+	}
+	s.cpu = upNow - up + engineNow - engine
+	s.others["of it up"], s.others["of it engine"] = upNow-up, engineNow-engine
+	s.others["simulator"], s.others["load"] = simNow-sim, ownNow-own
+	return s, nil
+}
+
+// endOf waits for the end of a broadcast.
+func (u *runningUp) endOf(ctx context.Context, id schemas.ID) (*pushv1.BroadcastEnded, error) {
+	var ended *pushv1.BroadcastEnded
+	found := make(chan struct{})
+	following := u.log.Follow("bench.end", func(r schemas.Record) error {
+		var e pushv1.BroadcastEnded
+		if ended != nil || r.Type() != e.EventType() {
+			return nil
+		}
+		event, err := r.Event()
+		if err != nil {
+			return err
+		}
+		if got, ok := event.(*pushv1.BroadcastEnded); ok && schemas.IDFrom(got.BroadcastId) == id {
+			ended = got
+			close(found)
+		}
+		return nil
+	}, schemas.Broadcasts)
+	if err := untilDone(ctx, found, following.Run); err != nil {
+		return nil, fmt.Errorf("wait for the end of the broadcast: %w", err)
+	}
+	return ended, nil
+}
+
+// profile takes half a minute of the process's CPU profile into the folder for profiles.
+func (u *runningUp) profile(ctx context.Context, name string, round int) (wait func()) {
+	if u.h.Profile == "" {
+		return func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.at.Ops+"/debug/pprof/profile?seconds=30", nil)
+		if err != nil {
+			return
+		}
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return
+		}
+		defer func() { _ = answer.Body.Close() }()
+		f, err := os.Create(u.h.profileFile(name, round))
+		if err != nil {
+			return
+		}
+		defer func() { _ = f.Close() }()
+		_, _ = io.Copy(f, answer.Body)
+	}()
+	return func() { <-done }
+}
+
+// reconcile proves from the log and the simulator's ledger that every push was made once.
+func (u *runningUp) reconcile(ctx context.Context, want int64) error {
+	r := audit.NewReconciler()
+	if err := replay(ctx, u.log, r.Apply, audit.Topics()...); err != nil {
+		return err
+	}
+	totals := r.Totals()
+	ledger, err := u.p.client.Summary(ctx)
+	if err != nil {
+		return err
+	}
+	u.h.say("reconciled: %s ledger=%d repeats=%d", totals, ledger.Accepted, ledger.Repeats)
+	if totals.Accepted != want || totals.Delivered != want || totals.Pending != 0 || ledger.Accepted != want || ledger.Repeats != 0 {
+		return fmt.Errorf("want %d pushes, each delivered once", want)
+	}
+	return nil
+}
