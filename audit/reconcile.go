@@ -42,6 +42,7 @@ type Reconciler struct {
 	finished      map[schemas.ID]schemas.Outcome
 	outcomes      map[schemas.Outcome]int64
 	repeats       int64
+	request       pushv1.NotificationRequested // scratch
 }
 
 type source struct {
@@ -65,6 +66,11 @@ func NewReconciler() *Reconciler {
 func (r *Reconciler) Apply(rec schemas.Record) error {
 	switch rec.Type() { //nolint:exhaustive // other events say nothing of what became of a push
 	case pushv1.EventType_EVENT_TYPE_NOTIFICATION_REQUESTED:
+		// What cannot be read was accepted by nobody: it is a dead letter.
+		if err := rec.Into(&r.request); err != nil {
+			return err
+		}
+		r.request.Reset() // it aliases the record
 		r.notifications++
 	case pushv1.EventType_EVENT_TYPE_CURSOR_MOVED:
 		var e pushv1.CursorMoved

@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -84,5 +85,23 @@ func TestEveryAcceptedPushIsSomewhere(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestUnreadableRecordsWereNeverAccepted: they are dead letters, and nobody waits for them.
+func TestUnreadableRecordsWereNeverAccepted(t *testing.T) {
+	t.Parallel()
+	r := audit.NewReconciler()
+	for topic, kind := range map[schemas.Topic]pushv1.EventType{
+		schemas.Notifications: pushv1.EventType_EVENT_TYPE_NOTIFICATION_REQUESTED,
+		schemas.Expansions:    pushv1.EventType_EVENT_TYPE_CURSOR_MOVED,
+		schemas.Deliveries:    pushv1.EventType_EVENT_TYPE_DELIVERY_FINISHED,
+	} {
+		if err := r.Apply(schemas.Record{Topic: topic, Value: []byte{byte(kind), 0xff, 0xff}}); !errors.Is(err, schemas.ErrMalformed) {
+			t.Errorf("%s: want ErrMalformed, got %v", topic, err)
+		}
+	}
+	if diff := cmp.Diff(audit.Totals{}, r.Totals()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
