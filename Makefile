@@ -29,6 +29,22 @@ run: build chdb ## run the whole pipeline with a demonstration, and keep serving
 chdb: ## fetch libchdb, the embedded ClickHouse engine, into build/chdb
 	deployments/local/chdb.sh || echo "no libchdb: the pipeline runs without analytics"
 
+.PHONY: engines-up
+engines-up: build ## start Kafka, PostgreSQL and the ClickHouse engine on loopback
+	deployments/local/cluster.sh engines
+
+.PHONY: engines-down
+engines-down: ## stop them
+	deployments/local/cluster.sh engines-down
+
+.PHONY: cluster-up
+cluster-up: build ## start every stage as processes of its own on those engines, with a simulator
+	deployments/local/cluster.sh up
+
+.PHONY: cluster-down
+cluster-down: ## stop the stages; the engines go on
+	deployments/local/cluster.sh down
+
 .PHONY: test
 test: bin/gotestsum chdb build crdbcheck ## run every test with the race detector, on every engine that can be had
 	deployments/local/test.sh

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -74,11 +75,15 @@ func provider(p bench.Phone) simulator.Provider {
 // open connects to the log of a running campanile, as the commands do.
 func (w *world) open(t *testing.T) *eventlog.Log {
 	t.Helper()
-	dial, ok := broker.Running(filepath.Join(w.data(), "log"))
-	if !ok {
+	var cfg eventlog.Config
+	if w.real != nil {
+		cfg = w.real.log
+	} else if dial, ok := broker.Running(filepath.Join(w.data(), "log")); ok {
+		cfg = eventlog.Config{Brokers: broker.Brokers(), Dial: dial}
+	} else {
 		t.Fatal("no campanile runs on " + w.data())
 	}
-	log, err := eventlog.Open(t.Context(), eventlog.Config{Brokers: broker.Brokers(), Dial: dial}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	log, err := eventlog.Open(t.Context(), cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,32 +167,36 @@ func TestDemoAccountsForEveryPush(t *testing.T) {
 // TestBroadcastSurvivesAGracefulStop stops campanile in the middle of a broadcast and starts it again: every device gets it once.
 func TestBroadcastSurvivesAGracefulStop(t *testing.T) {
 	t.Parallel()
-	const n = 100_000
-	w := newWorld(t)
-	u := w.up(t)
+	eachShape(t, func(t *testing.T, s shape) { broadcastSurvivesAGracefulStop(t, s, s.size(100_000, 60_000)) })
+}
+
+func broadcastSurvivesAGracefulStop(t *testing.T, s shape, n int64) {
+	t.Helper()
+	w := s.newWorld(t)
+	p := w.begin(t)
 	w.app(t, app)
 	key := w.key(t, app, "all")
-	all := phones("graceful", n)
+	all := phones("graceful", int(n))
 	w.load(t, app, "everybody", all)
-	if _, err := u.moodle(app, key).Broadcast(t.Context(), "everybody", "The library closes at six"); err != nil {
+	if _, err := p.moodles(app, key)[0].Broadcast(t.Context(), "everybody", "The library closes at six"); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, time.Minute, "a tenth is delivered", func() bool { return w.summary(t).Accepted > n/10 })
-	u.stop(t)
+	p.stop(t)
 	before := w.summary(t).Accepted
 	if before >= n {
 		t.Fatalf("the broadcast was over (%d) before the stop: nothing is shown", before)
 	}
-	u = w.up(t)
-	r := w.settled(t, 3*time.Minute)
+	p = w.begin(t)
+	r := w.accounts(t, 3*time.Minute, n)
 	want := reconciled{Accepted: n, Delivered: n}
 	if diff := cmp.Diff(want, r); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if s := w.summary(t); s.Accepted != n || s.Tokens != n {
-		t.Errorf("the ledger has %d pushes to %d devices, want %d to %d", s.Accepted, s.Tokens, n, n)
+	if ledger := w.summary(t); ledger.Accepted != n || ledger.Tokens != n {
+		t.Errorf("the ledger has %d pushes to %d devices, want %d to %d", ledger.Accepted, ledger.Tokens, n, n)
 	}
-	u.stop(t)
+	p.stop(t)
 }
 
 // TestBroadcastSurvivesKills kills campanile ten times in the middle of a broadcast: every device gets it at least once, and the
@@ -238,44 +247,51 @@ func TestBroadcastSurvivesKills(t *testing.T) {
 }
 
 // TestRegisteredBeforeIsReached registers and broadcasts in a tight loop: a registration that was answered before the broadcast was
-// requested is always reached.
+// requested is always reached, also where one ingest answered the one and another the other.
 func TestRegisteredBeforeIsReached(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name string
-		busy bool
-	}{{"quiet", false}, {"busy", true}} {
-		t.Run(c.name, func(t *testing.T) {
+	eachShape(t, func(t *testing.T, s shape) {
+		t.Run("quiet", func(t *testing.T) {
 			t.Parallel()
-			const n = 1000
-			w := newWorld(t)
-			u := w.up(t)
-			w.app(t, app)
-			m := u.moodle(app, w.key(t, app, "all"))
-			stop := func() {}
-			if c.busy {
-				stop = w.noise(t, m)
-			}
-			for i := range n {
-				p := bench.MakePhone("loop", i)
-				channel := "room" + strconv.Itoa(i)
-				if err := m.Register(t.Context(), p.Token, p.Platform, channel); err != nil {
-					t.Fatal(err)
-				}
-				if _, err := m.Broadcast(t.Context(), channel, "Welcome"); err != nil {
-					t.Fatal(err)
-				}
-			}
-			stop()
-			w.settled(t, 3*time.Minute)
-			for i, got := range w.pushes(t, phones("loop", n)...) {
-				if got != 1 {
-					t.Errorf("phone %d got %d pushes, want 1", i, got)
-				}
-			}
-			u.stop(t)
+			registeredBeforeIsReached(t, s, s.size(1000, 200), false)
 		})
+		t.Run("busy", func(t *testing.T) {
+			t.Parallel()
+			registeredBeforeIsReached(t, s, s.size(1000, 200), true)
+		})
+	})
+}
+
+func registeredBeforeIsReached(t *testing.T, s shape, n int64, busy bool) {
+	t.Helper()
+	w := s.newWorld(t)
+	p := w.begin(t)
+	w.app(t, app)
+	ms := p.moodles(app, w.key(t, app, "all"))
+	stop := func() {}
+	if busy {
+		stop = w.noise(t, ms[0])
 	}
+	all := phones("loop", int(n))
+	for i, phone := range all {
+		channel := "room" + strconv.Itoa(i)
+		if err := ms[i%len(ms)].Register(t.Context(), phone.Token, phone.Platform, channel); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ms[(i+1)%len(ms)].Broadcast(t.Context(), channel, "Welcome"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	w.accounts(t, 3*time.Minute, n)
+	eventually(t, 3*time.Minute, "every phone got its push", func() bool { return !slices.Contains(w.pushes(t, all...), 0) })
+	w.settled(t, 3*time.Minute)
+	for i, got := range w.pushes(t, all...) {
+		if got != 1 {
+			t.Errorf("phone %d got %d pushes, want 1", i, got)
+		}
+	}
+	p.stop(t)
 }
 
 // noise registers other phones and notifies them from several connections until stop is called.
@@ -306,10 +322,16 @@ func (w *world) noise(t *testing.T, m bench.Moodle) (stop func()) {
 // TestDeadTokens follows tokens from death to a new life.
 func TestDeadTokens(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	u := w.up(t)
+	eachShape(t, deadTokens)
+}
+
+func deadTokens(t *testing.T, s shape) {
+	t.Helper()
+	w := s.newWorld(t)
+	pipeline := w.begin(t)
 	w.app(t, app)
-	m := u.moodle(app, w.key(t, app, "all"))
+	ms := pipeline.moodles(app, w.key(t, app, "all"))
+	m, other := ms[0], ms[len(ms)-1]
 	all := phones("dead", 40)
 	for _, p := range all {
 		if err := m.Register(t.Context(), p.Token, p.Platform, "room"); err != nil {
@@ -321,13 +343,13 @@ func TestDeadTokens(t *testing.T) {
 	if _, err := m.Broadcast(t.Context(), "room", "first"); err != nil {
 		t.Fatal(err)
 	}
-	if r := w.settled(t, time.Minute); r.Accepted != 40 || r.Invalid != 10 || r.Delivered != 30 {
+	if r := w.accounts(t, time.Minute, 40); r.Accepted != 40 || r.Invalid != 10 || r.Delivered != 30 {
 		t.Fatalf("first broadcast: %+v", r)
 	}
 
 	// They are gone from the next broadcast, and a push to one is answered as Moodle needs it.
 	eventually(t, 30*time.Second, "a dead token is answered 404 Unregistered token", func() bool {
-		a, err := m.Push(t.Context(), dead[0].Token, dead[0].Platform, "gone?")
+		a, err := other.Push(t.Context(), dead[0].Token, dead[0].Platform, "gone?")
 		return err == nil && a.Status == http.StatusNotFound && a.Field("error") == "Unregistered token"
 	})
 	before := w.settled(t, time.Minute)
@@ -346,7 +368,7 @@ func TestDeadTokens(t *testing.T) {
 	if err := m.Register(t.Context(), dead[1].Token, dead[1].Platform, "room"); err != nil {
 		t.Fatal(err)
 	}
-	a, err := m.Push(t.Context(), dead[1].Token, dead[1].Platform, "back?")
+	a, err := other.Push(t.Context(), dead[1].Token, dead[1].Platform, "back?")
 	if err != nil || a.Status != http.StatusAccepted {
 		t.Fatalf("push to a token that was registered again: %d %s, %v", a.Status, a.Body, err)
 	}
@@ -359,7 +381,7 @@ func TestDeadTokens(t *testing.T) {
 			t.Errorf("living phone %d got %d pushes, want 2", i, got)
 		}
 	}
-	u.stop(t)
+	pipeline.stop(t)
 }
 
 // die makes the providers call phones dead from now on.
@@ -375,20 +397,29 @@ func (w *world) die(t *testing.T, dead []bench.Phone) {
 // TestTenantsDoNotReachEachOther: two apps, and two sites of one of them.
 func TestTenantsDoNotReachEachOther(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	u := w.up(t)
+	eachShape(t, tenantsDoNotReachEachOther)
+}
+
+func tenantsDoNotReachEachOther(t *testing.T, s shape) {
+	t.Helper()
+	w := s.newWorld(t)
+	pipeline := w.begin(t)
+	client := func(app, key string, ingest int) bench.Moodle {
+		ms := pipeline.moodles(app, key)
+		return ms[ingest%len(ms)]
+	}
 	const other = "orgotherapp"
 	w.app(t, app, "--unproven-sites-may-broadcast")
 	w.app(t, other)
 	allKey, otherKey := w.key(t, app, "all"), w.key(t, other, "all")
-	mine, theirs := u.moodle(app, allKey), u.moodle(other, otherKey)
+	mine, theirs := client(app, allKey, 0), client(other, otherKey, 1)
 	var sites []bench.Moodle
 	for n := range 2 {
 		key, err := mine.RequestKey(t.Context(), siteURL(n), "secret"+strconv.Itoa(n))
 		if err != nil {
 			t.Fatal(err)
 		}
-		sites = append(sites, mine.With(key))
+		sites = append(sites, client(app, key, n+1)) // not the ingest that gave the key
 	}
 	groups := map[string][]bench.Phone{"site 0": phones("s0", 5), "site 1": phones("s1", 5), "other app": phones("other", 5)}
 	for name, m := range map[string]bench.Moodle{"site 0": sites[0], "site 1": sites[1], "other app": theirs} {
@@ -414,7 +445,7 @@ func TestTenantsDoNotReachEachOther(t *testing.T) {
 		}
 	}
 	// A key of one app is none of the other.
-	for _, m := range []bench.Moodle{u.moodle(other, allKey), u.moodle(app, otherKey)} {
+	for _, m := range []bench.Moodle{client(other, allKey, 0), client(app, otherKey, 1)} {
 		a, err := m.Do(t.Context(), http.MethodPost, "/api/v2/broadcast/", "application/json", body("default"))
 		if err != nil || a.Status != http.StatusBadRequest || a.Field("error") != "Invalid access key" {
 			t.Errorf("a key of another app: %d %s, %v", a.Status, a.Body, err)
@@ -442,7 +473,7 @@ func TestTenantsDoNotReachEachOther(t *testing.T) {
 			}
 		}
 	}
-	u.stop(t)
+	pipeline.stop(t)
 }
 
 // TestMistakesAreToldClearly: each names the setting and what to do.

@@ -155,8 +155,9 @@ func eventually(t *testing.T, patience time.Duration, want string, ok func() boo
 
 // world is a simulator in a process of its own, and a data folder for campanile beside it. The simulator outlives every kill.
 type world struct {
-	dir string
-	sim simulatorInfo
+	dir  string
+	sim  simulatorInfo
+	real *real // nil: embedded engines
 }
 
 func newWorld(t *testing.T, simulatorArgs ...string) *world {
@@ -175,13 +176,17 @@ func (w *world) data() string { return filepath.Join(w.dir, "data") }
 
 // env points a campanile at this world.
 func (w *world) env(extra ...string) []string {
-	return append([]string{
+	env := []string{
 		"CAMPANILE_DATA=" + w.data(),
 		"CAMPANILE_HTTP_LISTEN=127.0.0.1:0", "CAMPANILE_OPS_LISTEN=127.0.0.1:0",
 		"CAMPANILE_APNS_HOST=" + w.sim.APNS, "CAMPANILE_APNS_SANDBOX_HOST=" + w.sim.Sandbox, "CAMPANILE_APNS_CA=" + w.sim.CA,
 		"CAMPANILE_FCM_ENDPOINT=" + w.sim.FCM, "CAMPANILE_FCM_CA=" + w.sim.CA,
 		"CAMPANILE_SENDERS_TIERS=1s,2s,3s,1s",
-	}, extra...)
+	}
+	if w.real != nil {
+		env = append(env, w.real.environment...)
+	}
+	return append(env, extra...)
 }
 
 // up is a running `campanile up`.
@@ -267,6 +272,18 @@ func (w *world) settled(t *testing.T, patience time.Duration) reconciled {
 	eventually(t, patience, "nothing is pending", func() bool {
 		r = w.reconcile(t)
 		return r.Pending == 0
+	})
+	return r
+}
+
+// accounts waits until at least so many pushes were accepted and nothing is pending. What a broadcast is not expanded to yet is in
+// neither.
+func (w *world) accounts(t *testing.T, patience time.Duration, accepted int64) reconciled {
+	t.Helper()
+	var r reconciled
+	eventually(t, patience, fmt.Sprintf("%d are accepted and nothing is pending", accepted), func() bool {
+		r = w.reconcile(t)
+		return r.Accepted >= accepted && r.Pending == 0
 	})
 	return r
 }

@@ -7,7 +7,7 @@
 #   deployments/local/kafka.sh clean         stops, and deletes the data
 #
 # Data, pid files and logs are under build/kafka (KAFKA_DIR), the jars under build/kafka/libs. Ports are KAFKA_PORT (19092) and
-# the ones after it, two for each broker. Started twice, it says where the first one is.
+# the ones after it, two for each broker. Started twice, also at the same time, it says where the first one is.
 set -euo pipefail
 
 version=${KAFKA_VERSION:-4.4.0}
@@ -98,8 +98,8 @@ launch() {
     "${java[@]}" kafka.tools.StorageTool format -t "$(cat "$dir/cluster")" -c "$dir/$n.properties" >"$dir/$n.format.log" 2>&1 ||
       fail "format broker $n: see $dir/$n.format.log"
   fi
-  # In a session of its own, so that the end of the terminal or of make does not end it.
-  setsid "${java[@]}" kafka.Kafka "$dir/$n.properties" >"$dir/$n.log" 2>&1 </dev/null &
+  # In a session of its own, so that the end of the terminal or of make does not end it; without the lock.
+  setsid "${java[@]}" kafka.Kafka "$dir/$n.properties" >"$dir/$n.log" 2>&1 </dev/null 9>&- &
   echo $! >"$dir/$n.pid"
 }
 
@@ -110,6 +110,8 @@ start() {
   local of=${1:-1} n tries
   [[ $of == 1 || $of == 3 ]] || fail "start $of: want 1 or 3 brokers"
   mkdir -p "$dir"
+  exec 9>"$dir/.lock"
+  flock 9 # tests of several packages start it at once
   if status >/dev/null 2>&1; then
     [[ $(nodes) == "$of" ]] || fail "$(nodes) brokers run: stop them first"
     status

@@ -2,6 +2,8 @@
 # Starts and stops a PostgreSQL 15 from Debian's packages, which stands in for CockroachDB in tests: the same protocol and driver.
 #
 #   deployments/local/postgres.sh start     prints POSTGRES_URL=… when it answers
+#   deployments/local/postgres.sh database NAME   the same, and makes a database of that name; POSTGRES_URL names it
+#   deployments/local/postgres.sh drop NAME       deletes that database, whoever uses it
 #   deployments/local/postgres.sh stop      stops what start began
 #   deployments/local/postgres.sh status    prints POSTGRES_URL=… and succeeds if it runs
 #   deployments/local/postgres.sh clean     stops, and deletes the data
@@ -85,10 +87,27 @@ status() {
   echo "POSTGRES_URL=$url"
 }
 
+# query SQL: runs it in the database postgres.
+query() { as_owner "$bin/psql" -h 127.0.0.1 -p "$port" -U postgres -X -q -A -t -v ON_ERROR_STOP=1 -c "$1"; }
+
+database() {
+  [[ $1 =~ ^[a-z][a-z0-9_]*$ ]] || fail "database '$1': want lower-case letters, digits and _"
+  start >/dev/null
+  [[ $(query "SELECT 1 FROM pg_database WHERE datname = '$1'") == 1 ]] || query "CREATE DATABASE $1" || fail "database $1"
+  echo "POSTGRES_URL=${url%/postgres\?*}/$1?${url#*\?}"
+}
+
+drop() {
+  [[ $1 =~ ^[a-z][a-z0-9_]*$ ]] || fail "database '$1': want lower-case letters, digits and _"
+  query "DROP DATABASE IF EXISTS $1 WITH (FORCE)"
+}
+
 case ${1:-} in
   start) start ;;
+  database) database "${2:-}" ;;
+  drop) drop "${2:-}" ;;
   stop) stop ;;
   status) status ;;
   clean) stop; rm -rf "$dir" ;;
-  *) fail 'want start, stop, status or clean' ;;
+  *) fail 'want start, database NAME, drop NAME, stop, status or clean' ;;
 esac
