@@ -65,6 +65,8 @@ type Broker struct {
 	sink    *kfakeLog
 	size    sizer
 
+	sweeping sync.Mutex
+
 	stateMu sync.Mutex
 	state   state
 	paused  atomic.Pointer[func()] // what to do while kfake waits: see compactNow

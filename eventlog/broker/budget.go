@@ -65,7 +65,7 @@ func verdict(size, maxBytes, free, minFree int64) error {
 }
 
 func (s *sizer) refresh(now time.Time) {
-	if size, err := dirBytes(s.dir); err == nil { // a file may vanish under the walk; the last size stands then
+	if size, err := dirBytes(storeDir(s.dir)); err == nil { // a file may vanish under the walk; the last size stands then
 		s.bytes.Store(size)
 	}
 	if free, err := freeBytes(s.dir); err == nil {
@@ -74,7 +74,7 @@ func (s *sizer) refresh(now time.Time) {
 	s.at.Store(now.UnixNano())
 }
 
-// dirBytes is the size of all files under dir. Files hard-linked before a compaction count twice while it runs.
+// dirBytes is the size of all files under dir.
 func dirBytes(dir string) (size int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {

@@ -1,6 +1,8 @@
 package broker_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -120,6 +122,49 @@ func TestACrashInACompactionLosesNothing(t *testing.T) {
 			t.Errorf("crash at %s: want nothing left, got %q, %v", step, left, err)
 		}
 	}
+}
+
+// TestACompactionThatCannotWriteStopsTheBrokerAndLosesNothing: kfake only logs it, and would serve what is left.
+func TestACompactionThatCannotWriteStopsTheBrokerAndLosesNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b, err := broker.Open(broker.Options{Dir: dir, SegmentBytes: 2000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cl := client(t, b)
+	create(t, cl, "c", 2, map[string]string{"cleanup.policy": "compact"})
+	history(t, cl, "c", 60)
+	want := latest(readAll(t, b, "c"))
+	b.OnStep(func(step string) {
+		if step != broker.StepReady {
+			return
+		}
+		path := filepath.Join(dir, "store", "partitions", "c-1")
+		if err := errors.Join(os.Rename(path, path+".gone"), os.WriteFile(path, nil, 0o600)); err != nil { // a file where a directory was
+			t.Error(err)
+		}
+	})
+	if err := b.Sweep(t.Context(), time.Now(), true); err == nil {
+		t.Fatal("want the compaction to fail")
+	}
+	if b.Full() == nil {
+		t.Error("want Full to say that nothing is taken")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := cl.Ping(ctx); err == nil {
+		t.Error("want no request answered after it")
+	}
+	cl.Close()
+	if err := b.Close(t.Context()); err == nil {
+		t.Error("want Close to say that not everything was saved")
+	}
+	b = open(t, broker.Options{Dir: dir, SegmentBytes: 2000})
+	if got := latest(readAll(t, b, "c")); !reflect.DeepEqual(got, want) {
+		t.Errorf("after a restart: want %v, got %v", want, got)
+	}
+	compact(t, b)
 }
 
 func damageStore(t *testing.T, dir string, damage func(path string) error) {

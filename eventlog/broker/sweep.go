@@ -33,6 +33,11 @@ var errBusy = errors.New("a transaction is open")
 // Sweep deletes what retention says, and compacts if that is worth it or force asks for it. The broker does so by itself.
 // Compaction waits until no compacted topic has an open transaction, for a few seconds at most.
 func (b *Broker) Sweep(ctx context.Context, now time.Time, force bool) error {
+	b.sweeping.Lock()
+	defer b.sweeping.Unlock()
+	if err := b.failed.Load(); err != nil {
+		return *err
+	}
 	cl, err := kgo.NewClient(kgo.SeedBrokers(b.Brokers()...), kgo.Dialer(b.Dial))
 	if err != nil {
 		return fmt.Errorf("sweep the log: %w", err)
