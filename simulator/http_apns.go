@@ -157,7 +157,7 @@ func (h *apnsHTTP) refuse(w http.ResponseWriter, reason string, deadMS int64) {
 		w.Header().Set("Connection", "close") // net/http makes a GOAWAY of it
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(appendAPNSBody(nil, reason, deadMS)) //nolint:gosec // a word of a table. Whoever went away does not read it
+	_, _ = w.Write(appendAPNSBody(nil, reason, deadMS))
 }
 
 // sustain waits as long as the answer takes, and breaks what is to be broken. It reports whether there is an answer to give.

@@ -59,7 +59,7 @@ func checkAssertion(a assertion, tokenURI string, now time.Time, account func(em
 }
 
 // accessPrefix is how Google's access tokens begin.
-const accessPrefix = "ya29.sim." //nolint:gosec // how they begin, not one
+const accessPrefix = "ya29.sim."
 
 // accessToken makes a token that needs no table: project, end and a MAC under the simulator's own key. It is valid after a
 // restart too.

@@ -220,34 +220,29 @@ func (d *demo) broadcast(ctx context.Context) error {
 func (d *demo) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, demoPatience)
 	defer cancel()
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
 	var mu sync.Mutex
 	r := audit.NewReconciler()
-	following := d.p.log.Follow("demo.settle", func(rec schemas.Record) error {
+	reading := follow(ctx, d.p.log, "demo.settle", func(rec schemas.Record) error {
 		mu.Lock()
 		defer mu.Unlock()
 		return r.Apply(rec)
 	}, audit.Topics()...)
-	ended := make(chan error, 1)
-	go func() { ended <- following.Run(ctx) }()
+	defer reading.end()
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
 	for {
 		select {
-		case err := <-ended:
-			return err
+		case <-reading.ended:
+			return reading.err
 		case <-ticker.C:
 		}
-		if err := following.CatchUp(ctx); err != nil {
+		if err := reading.CatchUp(ctx); err != nil {
 			return err
 		}
 		mu.Lock()
 		pending := r.Totals().Pending
 		mu.Unlock()
 		if pending == 0 {
-			stop()
-			<-ended
 			return nil
 		}
 	}

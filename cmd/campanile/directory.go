@@ -32,19 +32,38 @@ func readDirectory(ctx context.Context, log *eventlog.Log) (*directory, error) {
 
 // replay feeds apply with topics from their beginnings to their ends as they stand now.
 func replay(ctx context.Context, log *eventlog.Log, name string, apply func(schemas.Record) error, topics ...schemas.Topic) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	following := log.Follow(name, apply, topics...)
-	ended := make(chan error, 1)
-	go func() { ended <- following.Run(ctx) }()
+	r := follow(ctx, log, name, apply, topics...)
+	defer r.end()
 	select {
-	case <-following.CaughtUp():
-		stop()
-		<-ended
+	case <-r.CaughtUp():
 		return nil
-	case err := <-ended:
-		return err
+	case <-r.ended:
+		return r.err
 	}
+}
+
+// reader follows topics beside its caller, until end.
+type reader struct {
+	*eventlog.Following
+	stop  context.CancelFunc
+	ended chan struct{}
+	err   error // of the following; to be read when ended is closed
+}
+
+func follow(ctx context.Context, log *eventlog.Log, name string, apply func(schemas.Record) error, topics ...schemas.Topic) *reader {
+	ctx, stop := context.WithCancel(ctx)
+	r := &reader{Following: log.Follow(name, apply, topics...), stop: stop, ended: make(chan struct{})}
+	go func() {
+		defer close(r.ended)
+		r.err = r.Run(ctx)
+	}()
+	return r
+}
+
+// end stops reading; nothing is applied after it returns.
+func (r *reader) end() {
+	r.stop()
+	<-r.ended
 }
 
 func (d *directory) entry(app string) *appEntry {

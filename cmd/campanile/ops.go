@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -42,9 +43,7 @@ func (h *health) snapshot() map[string]string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	m := make(map[string]string, len(h.waiting))
-	for k, v := range h.waiting {
-		m[k] = v
-	}
+	maps.Copy(m, h.waiting)
 	return m
 }
 

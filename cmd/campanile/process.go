@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -133,8 +134,8 @@ func (p *process) close() {
 }
 
 func (p *process) closeEngines() {
-	for i := len(p.closers) - 1; i >= 0; i-- {
-		p.closers[i]()
+	for _, closePart := range slices.Backward(p.closers) {
+		closePart()
 	}
 }
 

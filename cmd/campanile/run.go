@@ -24,17 +24,17 @@ const (
 // them fails.
 type supervisor struct {
 	logger *slog.Logger
-	base   context.Context //nolint:containedctx // the parts' values and nothing else: each phase is cancelled by itself
 	stops  [phases]context.CancelFunc
-	ctxs   [phases]context.Context //nolint:containedctx // one for each phase
+	ctxs   [phases]context.Context // one for each phase
 	parts  [phases]sync.WaitGroup
 	failed chan error
 }
 
 func newSupervisor(ctx context.Context, logger *slog.Logger) *supervisor {
-	s := &supervisor{logger: logger, base: context.WithoutCancel(ctx), failed: make(chan error, 64)}
+	s := &supervisor{logger: logger, failed: make(chan error, 64)}
+	base := context.WithoutCancel(ctx)
 	for p := range phases {
-		s.ctxs[p], s.stops[p] = context.WithCancel(s.base)
+		s.ctxs[p], s.stops[p] = context.WithCancel(base) //nolint:fatcontext // side by side, not one in another
 	}
 	return s
 }

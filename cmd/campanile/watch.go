@@ -92,11 +92,8 @@ func (v *broadcastView) summary() string {
 
 // watchBroadcast shows a broadcast until it has ended: a bar on a terminal, else a line now and then.
 func watchBroadcast(ctx context.Context, log *eventlog.Log, v *broadcastView, out io.Writer, plain bool) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	following := log.Follow("watch", v.apply, schemas.Broadcasts, schemas.Expansions, schemas.Progress)
-	ended := make(chan error, 1)
-	go func() { ended <- following.Run(ctx) }()
+	reading := follow(ctx, log, "watch", v.apply, schemas.Broadcasts, schemas.Expansions, schemas.Progress)
+	defer reading.end()
 	bar := newBar(io.Discard, "", 1)
 	if !plain {
 		bar = newBar(out, "broadcasting", 1)
@@ -106,8 +103,8 @@ func watchBroadcast(ctx context.Context, log *eventlog.Log, v *broadcastView, ou
 	defer ticker.Stop()
 	for n := 1; ; n++ {
 		select {
-		case err := <-ended:
-			return err
+		case <-reading.ended:
+			return reading.err
 		case <-ticker.C:
 		}
 		total, estimate, done := v.sum()
@@ -121,8 +118,6 @@ func watchBroadcast(ctx context.Context, log *eventlog.Log, v *broadcastView, ou
 		}
 		if done {
 			_ = bar.Clear()
-			stop()
-			<-ended
 			return nil
 		}
 	}
