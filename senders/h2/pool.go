@@ -28,12 +28,12 @@ type conn struct {
 
 // host are the connections to one address.
 type host struct {
-	conns   []*conn
-	dialing bool
-	dials   int // that ended
-	err     error
-	waiting int
-	changed chan struct{} // closed, and made anew, when somebody waits and something changed
+	conns    []*conn
+	dialling bool
+	dials    int // that ended
+	err      error
+	waiting  int
+	changed  chan struct{} // closed, and made anew, when somebody waits and something changed
 }
 
 // pool is an http2.ClientConnPool with a bound. One dial to a host runs at a time.
@@ -86,7 +86,7 @@ func (p *pool) get(ctx context.Context, addr string, reserve bool) (*conn, error
 			p.mu.Unlock()
 			return nil, err
 		}
-		if !h.dialing && len(h.conns) < p.max && !h.unproven() {
+		if !h.dialling && len(h.conns) < p.max && !h.unproven() {
 			p.start(addr, h)
 		}
 		changed := h.changed
@@ -157,12 +157,12 @@ func (h *host) tell() {
 
 // start dials; pool.mu is held.
 func (p *pool) start(addr string, h *host) {
-	h.dialing = true
+	h.dialling = true
 	p.dials.Go(func() {
 		cc, err := p.dial(addr)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		h.dialing, h.err = false, err
+		h.dialling, h.err = false, err
 		h.dials++
 		switch {
 		case err != nil:

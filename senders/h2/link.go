@@ -1,0 +1,394 @@
+package h2
+
+import (
+	"bufio"
+	"net"
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// link is one connection. Its fields are guarded by Client.mu, but for those that say otherwise. Two goroutines serve it: write and
+// read.
+type link struct {
+	c    *Client
+	conn net.Conn
+	wake chan struct{} // a place for one: there is something to write, or the link is dead
+
+	// Out. buf gathers frames while write writes what was gathered before.
+	buf, spare []byte
+	kicked     bool   // write has been woken, and has not taken buf yet
+	next       uint32 // stream id
+	untaken    uint32 // streams from this id on are still in buf: the peer cannot have seen them
+	enc        *encoder
+	window     int64    // what we may send
+	blocked    []uint32 // streams with an unsent body, in their order
+
+	// What the peer allows.
+	peerStreams    uint32
+	peerWindow     int64 // of a new stream
+	peerFrame      int
+	peerHeaderList int64
+
+	// In.
+	streams    map[uint32]*Request
+	credit     int64 // what the peer may still send
+	continuing uint32
+	endsStream bool // the header block under way ends its stream
+
+	born      time.Time
+	idleSince time.Time
+	greeted   bool // its first SETTINGS have come
+	proven    bool // it has answered a request
+	draining  bool // takes no new streams
+	mourned   bool // its failure counts already
+	remote    ConnError
+	dead      bool
+	err       error
+
+	refusals int       // REFUSED_STREAM in a row
+	held     time.Time // no new streams before; zero: no hold
+
+	// Streams that we reset count until the peer has answered a PING behind the resets: it may be at work on them.
+	resets, resetsPinged int
+	resetPingAt          time.Time
+
+	waitsSince atomic.Int64 // since when read waits for the peer, Unix nanoseconds; 0: it is at work. Without the lock.
+	pinged     bool
+	pingAt     time.Time
+
+	dec *decoder // read's own
+}
+
+// Windows that we grant. No stream's needs raising: a longer body is cut off.
+const connWindow = 16 << 20
+
+const (
+	fullBuffer   = 1 << 20 // bytes gathered at which a link takes no new requests
+	brokenBuffer = 8 << 20 // at which its peer has asked for too many answers of ours without reading them
+	writeChunk   = 64 << 10
+	keptBuffer   = 512 << 10 // larger ones are left to the garbage collector
+)
+
+func newLink(c *Client, conn net.Conn, now time.Time) *link {
+	l := &link{
+		c: c, conn: conn, wake: make(chan struct{}, 1),
+		next: 1, untaken: 1, enc: newEncoder(), window: defaultWindow,
+		peerStreams: largestStreamID, peerWindow: defaultWindow, peerFrame: leastFrameSize, peerHeaderList: 1 << 62,
+		streams: map[uint32]*Request{}, credit: connWindow, born: now, idleSince: now, dec: newDecoder(c.o.Keep),
+	}
+	l.waitsSince.Store(now.UnixNano())
+	l.buf = appendOpening(nil, uint32(c.streamWindow()), connWindow)
+	l.kick()
+	return l
+}
+
+// kick wakes write.
+func (l *link) kick() {
+	if l.kicked {
+		return
+	}
+	l.kicked = true
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// room reports whether the link takes one more request. A new one takes none before its SETTINGS have come, though the RFC would allow
+// it: servers reset what exceeds limits that they have not yet told, x/net's among them.
+func (l *link) room() bool {
+	limit := min(int64(l.peerStreams), int64(l.c.o.MaxStreams))
+	if !l.proven {
+		limit = min(limit, 1)
+	}
+	return l.greeted && !l.draining && int64(len(l.streams)+l.resets) < limit && l.window > 0 && len(l.buf) < fullBuffer && l.held.IsZero()
+}
+
+// send puts a request on the wire, as far as windows allow.
+func (l *link) send(r *Request) {
+	if int64(r.Head.size+r.Fields.size+fieldSize(len(":path"), len(r.Path))) > l.peerHeaderList {
+		l.c.finish(r, notSent(ConnError{Code: ProtocolError, Text: "the server takes no header list of this size"}))
+		return
+	}
+	id := l.next
+	l.next += 2
+	if l.next > largestStreamID {
+		l.draining = true // an id is never used twice: another connection goes on
+	}
+	r.link, r.id, r.window, r.received, r.answered = l, id, l.peerWindow, 0, false
+	l.streams[id] = r
+
+	flags := byte(flagEndHeaders)
+	if len(r.Body) == 0 {
+		flags |= flagEndStream
+	}
+	start := len(l.buf)
+	l.buf = appendFrameHeader(l.buf, 0, frameHeaders, flags, id)
+	head := l.enc.head(r.Head)
+	l.buf = append(l.buf, head.pseudo...)
+	if !r.Head.hasPath {
+		l.buf = appendPath(l.buf, r.Path)
+	}
+	l.buf = append(l.buf, head.fields...)
+	l.buf = append(l.buf, r.Fields.block...)
+	if n := len(l.buf) - start - frameHeaderSize; n <= l.peerFrame {
+		putFrameLength(l.buf[start:], n)
+	} else {
+		l.split(start, id, flags)
+	}
+	r.unsent = r.Body
+	if len(r.unsent) > 0 && !l.flow(r) {
+		if len(l.blocked) > 2*len(l.streams) { // most of them have ended
+			l.unblock()
+		}
+		l.blocked = append(l.blocked, id)
+	}
+	l.kick()
+}
+
+// split makes HEADERS and CONTINUATION of a block that is too long for one frame, and starts at buf[start].
+func (l *link) split(start int, id uint32, flags byte) {
+	block := append([]byte(nil), l.buf[start+frameHeaderSize:]...)
+	l.buf = l.buf[:start]
+	kind, first := byte(frameHeaders), flags&^flagEndHeaders
+	for len(block) > 0 {
+		n := min(len(block), l.peerFrame)
+		if n == len(block) {
+			first |= flagEndHeaders
+		}
+		l.buf = append(appendFrameHeader(l.buf, n, kind, first, id), block[:n]...)
+		block = block[n:]
+		kind, first = frameContinuation, 0
+	}
+}
+
+// flow sends what the windows allow of a body, and reports whether that was all.
+func (l *link) flow(r *Request) bool {
+	for len(r.unsent) > 0 {
+		n := min(int64(len(r.unsent)), l.window, r.window, int64(l.peerFrame))
+		if n <= 0 {
+			return false
+		}
+		flags := byte(0)
+		if int(n) == len(r.unsent) {
+			flags = flagEndStream
+		}
+		l.buf = append(appendFrameHeader(l.buf, int(n), frameData, flags, r.id), r.unsent[:n]...)
+		r.unsent = r.unsent[n:]
+		l.window -= n
+		r.window -= n
+	}
+	return true
+}
+
+// unblock goes on with bodies, the oldest first.
+func (l *link) unblock() {
+	left := l.blocked[:0]
+	for _, id := range l.blocked {
+		if r := l.streams[id]; r != nil && len(r.unsent) > 0 && !l.flow(r) {
+			left = append(left, id)
+		}
+	}
+	l.blocked = left
+	l.kick()
+}
+
+// forget takes a stream off the link.
+func (l *link) forget(r *Request) {
+	delete(l.streams, r.id)
+	r.link, r.unsent = nil, nil
+	if len(l.streams) > 0 {
+		return
+	}
+	l.idleSince = time.Now()
+	if l.draining {
+		l.retire()
+	}
+}
+
+// reset gives a stream up.
+func (l *link) reset(r *Request, code Code) {
+	l.buf = appendRSTStream(l.buf, r.id, code)
+	l.resets++
+	l.pingForResets()
+	l.forget(r)
+	l.kick()
+}
+
+// resetPing marks the PING whose answer says that the peer has seen our resets; healthPing asks whether it lives.
+var (
+	resetPing  = []byte("resets??")
+	healthPing = []byte("alive???")
+)
+
+func (l *link) pingForResets() {
+	if l.resetsPinged > 0 || l.resets == 0 {
+		return
+	}
+	l.resetsPinged, l.resetPingAt = l.resets, time.Now()
+	l.buf = appendPing(l.buf, 0, resetPing)
+	l.kick()
+}
+
+// drain lets the link carry out what it has, and take nothing more.
+func (l *link) drain() {
+	if l.draining {
+		return
+	}
+	l.draining = true
+	if len(l.streams) == 0 {
+		l.retire()
+	}
+}
+
+// retire ends a link that carries nothing: write says goodbye and closes it.
+func (l *link) retire() {
+	if l.dead {
+		return
+	}
+	l.dead, l.draining, l.err = true, true, errRetired
+	l.c.drop(l)
+	l.buf = appendGoAway(l.buf, NoError)
+	l.kick()
+}
+
+// die ends a link for a fault. What the peer cannot have seen goes to another one; the fate of the rest is unknown, and err is theirs.
+// With a code the peer is told.
+func (l *link) die(err error, code Code) {
+	if l.dead {
+		return
+	}
+	if l.remote.Remote { // it had told us why
+		err = l.remote
+	}
+	l.dead, l.draining, l.err = true, true, err
+	l.c.drop(l)
+	var again []*Request
+	for id, r := range l.streams {
+		delete(l.streams, id)
+		r.link, r.unsent = nil, nil
+		if id >= l.untaken {
+			again = append(again, r)
+		} else {
+			l.c.finish(r, err)
+		}
+	}
+	l.c.buried(l, err)
+	l.c.resend(again, err, false)
+	l.buf = l.buf[:0]
+	if code == NoError {
+		_ = raw(l.conn).Close() // a TLS goodbye could wait for the peer
+	} else {
+		l.buf = appendGoAway(l.buf, code)
+		_ = l.conn.SetWriteDeadline(time.Now().Add(time.Second)) // for write, which may be at it
+	}
+	l.kicked = false
+	l.kick()
+}
+
+// raw is the connection below TLS.
+func raw(c net.Conn) net.Conn {
+	if s, ok := c.(interface{ NetConn() net.Conn }); ok {
+		return s.NetConn()
+	}
+	return c
+}
+
+// write writes what is gathered, until the link is dead.
+func (l *link) write() {
+	defer func() { _ = l.conn.Close() }()
+	var spare []outcome
+	for range l.wake {
+		runtime.Gosched() // who is about to add to the batch does
+		l.c.mu.Lock()
+		out := l.buf
+		l.buf, l.spare = l.spare[:0], out
+		full := len(out) >= fullBuffer
+		l.kicked, l.untaken = false, l.next
+		last := l.dead
+		if full {
+			l.c.pump()
+		}
+		l.c.unlock(&spare)
+
+		for len(out) > 0 {
+			n := min(len(out), writeChunk)
+			patience := l.c.o.WriteTimeout
+			if last {
+				patience = time.Second
+			}
+			_ = l.conn.SetWriteDeadline(time.Now().Add(patience))
+			if _, err := l.conn.Write(out[:n]); err != nil {
+				l.fail(err, NoError, &spare)
+				return
+			}
+			out = out[n:]
+		}
+		if last {
+			return
+		}
+		if cap(l.spare) > keptBuffer {
+			l.c.mu.Lock()
+			l.spare = nil
+			l.c.mu.Unlock()
+		}
+	}
+}
+
+// fail is die from outside the lock.
+func (l *link) fail(err error, code Code, spare *[]outcome) {
+	l.c.mu.Lock()
+	l.die(err, code)
+	l.c.pump()
+	l.c.unlock(spare)
+}
+
+// read takes frames until the link ends.
+func (l *link) read() {
+	var spare []outcome
+	br := bufio.NewReaderSize(l.conn, 4*leastFrameSize)
+	for {
+		h, payload, err := l.frame(br)
+		if err == nil {
+			err = l.take(h, payload, &spare)
+		}
+		if err == nil {
+			_, err = br.Discard(frameHeaderSize + h.length)
+		}
+		if err == nil {
+			continue
+		}
+		var code Code
+		if broken, ok := err.(ConnError); ok { //nolint:errorlint // our own, never wrapped
+			code = broken.Code
+		}
+		l.fail(err, code, &spare)
+		return
+	}
+}
+
+// frame waits for a whole frame. The payload is valid until it is discarded.
+func (l *link) frame(br *bufio.Reader) (h frameHeader, payload []byte, err error) {
+	b, err := l.peek(br, frameHeaderSize)
+	if err != nil {
+		return h, nil, err
+	}
+	h = parseFrameHeader(b)
+	if h.length > leastFrameSize { // we never allowed more
+		return h, nil, ConnError{Code: FrameSizeError, Text: "a frame above SETTINGS_MAX_FRAME_SIZE"}
+	}
+	b, err = l.peek(br, frameHeaderSize+h.length)
+	if err != nil {
+		return h, nil, err
+	}
+	return h, b[frameHeaderSize:], nil
+}
+
+func (l *link) peek(br *bufio.Reader, n int) ([]byte, error) {
+	if br.Buffered() < n {
+		l.waitsSince.Store(time.Now().UnixNano())
+		defer l.waitsSince.Store(0)
+	}
+	return br.Peek(n)
+}

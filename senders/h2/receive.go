@@ -1,0 +1,381 @@
+package h2
+
+import (
+	"bytes"
+	"encoding/binary"
+	"time"
+)
+
+func breach(code Code, text string) error { return ConnError{Code: code, Text: text} }
+
+// take acts on one frame. An error ends the connection.
+func (l *link) take(h frameHeader, p []byte, spare *[]outcome) error {
+	if !l.dec.begun && (h.kind != frameSettings || h.has(flagAck)) {
+		return breach(ProtocolError, "the first frame is not SETTINGS")
+	}
+	l.dec.begun = true
+	if l.continuing != 0 && (h.kind != frameContinuation || h.stream != l.continuing) {
+		return breach(ProtocolError, "a header block is interrupted")
+	}
+	switch h.kind {
+	case frameData:
+		return l.takeData(h, p, spare)
+	case frameHeaders:
+		return l.takeHeaders(h, p, spare)
+	case frameContinuation:
+		return l.takeContinuation(h, p, spare)
+	case frameRSTStream:
+		return l.takeReset(h, p, spare)
+	case frameSettings:
+		return l.takeSettings(h, p, spare)
+	case framePing:
+		return l.takePing(h, p, spare)
+	case frameGoAway:
+		return l.takeGoAway(h, p, spare)
+	case frameWindowUpdate:
+		return l.takeWindow(h, p, spare)
+	case framePushPromise:
+		return breach(ProtocolError, "a push was promised, which we do not allow")
+	}
+	return nil // PRIORITY says nothing to a client; types unknown to us are to be ignored
+}
+
+// idle reports whether a stream was never opened; the lock is held.
+func (l *link) idle(id uint32) bool { return id%2 == 0 || id >= l.next }
+
+func (l *link) takeData(h frameHeader, p []byte, spare *[]outcome) error {
+	body, ok := unpad(h, p)
+	if h.stream == 0 || !ok {
+		return breach(ProtocolError, "malformed DATA")
+	}
+	l.c.mu.Lock()
+	defer l.c.unlock(spare)
+	if l.dead {
+		return nil
+	}
+	l.credit -= int64(len(p))
+	if l.credit < 0 {
+		return breach(FlowControlError, "more DATA than the connection's window")
+	}
+	if l.credit < connWindow/2 {
+		l.buf = appendWindowUpdate(l.buf, 0, uint32(connWindow-l.credit))
+		l.credit = connWindow
+		l.kick()
+	}
+	r := l.streams[h.stream]
+	if r == nil {
+		if l.idle(h.stream) {
+			return breach(ProtocolError, "DATA on an idle stream")
+		}
+		return nil // it was reset
+	}
+	r.received += int64(len(p))
+	switch {
+	case !r.answered:
+		l.refuse(r, ProtocolError)
+	case r.received > int64(l.c.streamWindow()):
+		l.refuse(r, FlowControlError)
+	default:
+		room := l.c.o.MaxBody - len(r.response.Body)
+		r.response.Cut = len(body) > room
+		r.response.Body = append(r.response.Body, body[:min(len(body), room)]...)
+		if h.has(flagEndStream) || r.response.Cut {
+			l.complete(r, h.has(flagEndStream))
+		}
+	}
+	return nil
+}
+
+// refuse gives up a stream that broke the protocol; the lock is held.
+func (l *link) refuse(r *Request, code Code) {
+	l.reset(r, code)
+	l.c.finish(r, StreamError{code})
+	l.c.pump()
+}
+
+// complete ends a stream with its answer; the lock is held. ended: the peer has said its last.
+func (l *link) complete(r *Request, ended bool) {
+	if len(r.unsent) > 0 || !ended { // answered before it was asked in full, or cut off
+		l.reset(r, Cancel)
+	} else {
+		l.forget(r)
+	}
+	l.refusals = 0
+	if !l.proven {
+		l.proven = true
+		l.c.failures = 0
+	}
+	l.c.finish(r, nil)
+	l.c.pump()
+}
+
+func (l *link) takeHeaders(h frameHeader, p []byte, spare *[]outcome) error {
+	block, ok := unpad(h, p)
+	if h.stream == 0 || !ok {
+		return breach(ProtocolError, "malformed HEADERS")
+	}
+	if !h.has(flagEndHeaders) {
+		l.continuing, l.endsStream = h.stream, h.has(flagEndStream)
+		l.dec.block = append(l.dec.block[:0], block...)
+		return nil
+	}
+	return l.takeBlock(h.stream, block, h.has(flagEndStream), spare)
+}
+
+func (l *link) takeContinuation(h frameHeader, p []byte, spare *[]outcome) error {
+	if l.continuing == 0 {
+		return breach(ProtocolError, "CONTINUATION of nothing")
+	}
+	if len(l.dec.block)+len(p) > maxHeaderBlock {
+		return breach(EnhanceYourCalm, "a header block without end")
+	}
+	if len(p) == 0 && !h.has(flagEndHeaders) {
+		return breach(EnhanceYourCalm, "an empty CONTINUATION")
+	}
+	l.dec.block = append(l.dec.block, p...)
+	if !h.has(flagEndHeaders) {
+		return nil
+	}
+	l.continuing = 0
+	return l.takeBlock(h.stream, l.dec.block, l.endsStream, spare)
+}
+
+// takeBlock reads a whole header block.
+func (l *link) takeBlock(id uint32, block []byte, end bool, spare *[]outcome) error {
+	if !l.dec.decode(block) { // whose stream it is or was makes no difference to the table
+		return breach(CompressionError, "a header block that cannot be decoded")
+	}
+	l.c.mu.Lock()
+	defer l.c.unlock(spare)
+	if l.dead {
+		return nil
+	}
+	r := l.streams[id]
+	if r == nil {
+		if l.idle(id) {
+			return breach(ProtocolError, "HEADERS on an idle stream")
+		}
+		return nil
+	}
+	switch l.dec.judge(r.answered, end) {
+	case malformed:
+		l.refuse(r, ProtocolError)
+		return nil
+	case final:
+		r.answered = true
+		r.response.Status = l.dec.status
+		r.response.fields = append(r.response.fields[:0], l.dec.fields...)
+	case interim, trailer:
+	}
+	if end {
+		l.complete(r, true)
+	}
+	return nil
+}
+
+func (l *link) takeReset(h frameHeader, p []byte, spare *[]outcome) error {
+	if len(p) != 4 {
+		return breach(FrameSizeError, "malformed RST_STREAM")
+	}
+	code := Code(binary.BigEndian.Uint32(p))
+	l.c.mu.Lock()
+	defer l.c.unlock(spare)
+	if l.dead {
+		return nil
+	}
+	r := l.streams[h.stream]
+	if r == nil {
+		if h.stream == 0 || l.idle(h.stream) {
+			return breach(ProtocolError, "RST_STREAM on an idle stream")
+		}
+		return nil
+	}
+	l.forget(r)
+	if code == RefusedStream && !r.answered {
+		l.hold()
+		l.c.resend([]*Request{r}, StreamError{code}, true)
+	} else {
+		l.c.finish(r, StreamError{code})
+	}
+	l.c.pump()
+	return nil
+}
+
+// hold lets a link rest that refuses streams: 10 ms, and twice as long each time in a row, up to 640 ms.
+func (l *link) hold() {
+	l.held = time.Now().Add(10 * time.Millisecond << min(l.refusals, 6))
+	l.refusals++
+}
+
+func (l *link) takeSettings(h frameHeader, p []byte, spare *[]outcome) error {
+	switch {
+	case h.stream != 0:
+		return breach(ProtocolError, "SETTINGS on a stream")
+	case h.has(flagAck) && len(p) == 0:
+		return nil
+	case h.has(flagAck), len(p)%6 != 0:
+		return breach(FrameSizeError, "malformed SETTINGS")
+	}
+	l.c.mu.Lock()
+	defer l.c.unlock(spare)
+	if l.dead {
+		return nil
+	}
+	for ; len(p) > 0; p = p[6:] {
+		if err := l.set(binary.BigEndian.Uint16(p), binary.BigEndian.Uint32(p[2:])); err != nil {
+			return err
+		}
+	}
+	l.greeted = true
+	l.buf = appendFrameHeader(l.buf, 0, frameSettings, flagAck, 0)
+	l.unblock()
+	l.c.pump()
+	return l.calm()
+}
+
+// set takes one setting; the lock is held.
+func (l *link) set(id uint16, v uint32) error {
+	switch id {
+	case settingHeaderTableSize:
+		l.enc.resize(v)
+	case settingEnablePush:
+		if v != 0 {
+			return breach(ProtocolError, "a server that would be pushed to")
+		}
+	case settingMaxStreams:
+		l.peerStreams = v
+	case settingInitialWindow:
+		if v > largestWindow {
+			return breach(FlowControlError, "an initial window above 2^31-1")
+		}
+		change := int64(v) - l.peerWindow
+		l.peerWindow = int64(v)
+		for _, r := range l.streams {
+			if r.window += change; r.window > largestWindow {
+				return breach(FlowControlError, "a stream's window above 2^31-1")
+			}
+		}
+	case settingMaxFrameSize:
+		if v < leastFrameSize || v > largestFrameSize {
+			return breach(ProtocolError, "a frame size out of bounds")
+		}
+		l.peerFrame = int(v)
+	case settingMaxHeaderListSize:
+		l.peerHeaderList = int64(v)
+	}
+	return nil
+}
+
+// calm says whether the peer asks for answers of ours without reading them; the lock is held.
+func (l *link) calm() error {
+	if len(l.buf) > brokenBuffer {
+		return breach(EnhanceYourCalm, "more PING or SETTINGS than answers read")
+	}
+	return nil
+}
+
+func (l *link) takePing(h frameHeader, p []byte, spare *[]outcome) error {
+	switch {
+	case h.stream != 0:
+		return breach(ProtocolError, "PING on a stream")
+	case len(p) != 8:
+		return breach(FrameSizeError, "malformed PING")
+	}
+	l.c.mu.Lock()
+	defer l.c.unlock(spare)
+	switch {
+	case l.dead:
+	case !h.has(flagAck):
+		l.buf = appendPing(l.buf, flagAck, p)
+		l.kick()
+		return l.calm()
+	case bytes.Equal(p, resetPing):
+		l.resets -= l.resetsPinged
+		l.resetsPinged = 0
+		l.pingForResets()
+		l.c.pump()
+	}
+	return nil
+}
+
+func (l *link) takeGoAway(h frameHeader, p []byte, spare *[]outcome) error {
+	switch {
+	case h.stream != 0:
+		return breach(ProtocolError, "GOAWAY on a stream")
+	case len(p) < 8:
+		return breach(FrameSizeError, "malformed GOAWAY")
+	}
+	last, code := binary.BigEndian.Uint32(p)&largestStreamID, Code(binary.BigEndian.Uint32(p[4:]))
+	const mostText = 256
+	text := string(p[8:min(len(p), 8+mostText)])
+	l.c.mu.Lock()
+	defer l.c.unlock(spare)
+	if l.dead {
+		return nil
+	}
+	if code != NoError && l.c.o.Log != nil {
+		l.c.o.Log.Warn("connection is ended by the server", "code", code.String())
+	}
+	l.remote = ConnError{Code: code, Remote: true, Text: text}
+	l.draining = true
+	var again []*Request
+	for id, r := range l.streams {
+		if id > last {
+			delete(l.streams, id)
+			r.link, r.unsent = nil, nil
+			again = append(again, r)
+		}
+	}
+	if !l.proven {
+		l.c.buried(l, l.remote)
+	}
+	l.c.resend(again, l.remote, true)
+	if len(l.streams) == 0 {
+		l.retire()
+	}
+	l.c.pump()
+	return nil
+}
+
+func (l *link) takeWindow(h frameHeader, p []byte, spare *[]outcome) error {
+	if len(p) != 4 {
+		return breach(FrameSizeError, "malformed WINDOW_UPDATE")
+	}
+	n := int64(binary.BigEndian.Uint32(p) & largestWindow)
+	l.c.mu.Lock()
+	defer l.c.unlock(spare)
+	if l.dead {
+		return nil
+	}
+	if h.stream == 0 {
+		if l.window += n; n == 0 || l.window > largestWindow {
+			return breach(windowCode(n), "a connection's window out of bounds")
+		}
+		l.unblock()
+		l.c.pump()
+		return nil
+	}
+	r := l.streams[h.stream]
+	if r == nil {
+		if l.idle(h.stream) {
+			return breach(ProtocolError, "WINDOW_UPDATE on an idle stream")
+		}
+		return nil
+	}
+	if r.window += n; n == 0 || r.window > largestWindow {
+		l.refuse(r, windowCode(n))
+		return nil
+	}
+	if len(r.unsent) > 0 {
+		l.flow(r)
+		l.kick()
+	}
+	return nil
+}
+
+func windowCode(n int64) Code {
+	if n == 0 {
+		return ProtocolError
+	}
+	return FlowControlError
+}
