@@ -13,8 +13,6 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
-
-	"github.com/campanile-push/campanile/schemas"
 )
 
 // Defaults of Config.
@@ -51,9 +49,6 @@ type Config struct {
 	Replication int16
 	// MinISR of topics that are created; 0: 2 where Replication is 3 or more, and the broker's default elsewhere.
 	MinISR int
-	// RetentionBytes bounds a partition of topics that are created to forget by time; none: by time alone. What no group has read
-	// when it is deleted is lost to it.
-	RetentionBytes map[schemas.Topic]int64
 	// SegmentBytes of topics that are created; 0: the broker's default.
 	SegmentBytes int
 	// SessionTimeout is how long a group waits for a silent member; heartbeats are a sixth of it.

@@ -115,7 +115,7 @@ func latenesses(cleaned []Cleaned) map[lateness]int {
 func (l *Log) alarm(known, found map[lateness]int) {
 	for k, n := range found {
 		if known[k] == 0 {
-			l.log.Error("a group holds deletion back: it has not read for a day; start it, reset it, or forget it",
+			l.log.Error("a group holds deletion back: it has left records unread for too long; start it, reset it, or forget it",
 				"group", k.group, "topic", k.topic, "partitions", n)
 		}
 	}

@@ -58,9 +58,6 @@ func (c Config) configs(spec schemas.Spec) map[string]string {
 		configs["cleanup.policy"] = "delete"
 		configs["retention.ms"] = millis(spec.Retention)
 		configs["retention.bytes"] = "-1"
-		if limit := c.RetentionBytes[spec.Topic]; limit > 0 {
-			configs["retention.bytes"] = strconv.FormatInt(limit, 10)
-		}
 	case schemas.UntilConsumed:
 		configs["cleanup.policy"] = "delete"
 		configs["retention.ms"] = "-1" // the janitor deletes
@@ -211,7 +208,21 @@ func (l *Log) apply(ctx context.Context, plans []Plan, alter bool) error {
 	if err := l.awaitLayout(ctx); err != nil {
 		return err
 	}
-	return l.startGroups(ctx)
+	return l.settle(ctx, l.startGroups)
+}
+
+// settle tries again while brokers have not yet heard of topics just created, or of the coordinators of their groups.
+func (l *Log) settle(ctx context.Context, f func(context.Context) error) error {
+	for {
+		err := f(ctx)
+		var broker *kerr.Error
+		if err == nil || !errors.As(err, &broker) || !broker.Retriable {
+			return err
+		}
+		if !sleep(ctx, 100*time.Millisecond) {
+			return fmt.Errorf("%w; the last answer: %w", ctx.Err(), err)
+		}
+	}
 }
 
 func refused(plans []Plan) error {

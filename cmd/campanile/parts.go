@@ -16,7 +16,6 @@ import (
 
 	"github.com/campanile-push/campanile/eventlog"
 	"github.com/campanile-push/campanile/eventlog/broker"
-	"github.com/campanile-push/campanile/schemas"
 	"github.com/campanile-push/campanile/vault"
 )
 
@@ -88,7 +87,6 @@ func logConfig(c *Config, dial broker.Dial, generationBase int64) (eventlog.Conf
 	}
 	if dial != nil {
 		cfg.Brokers, cfg.Dial, cfg.Replication = broker.Brokers(), dial, 1
-		cfg.RetentionBytes = embeddedShares(c)
 		return cfg, nil
 	}
 	if c.Kafka.TLS || c.Kafka.CA != "" {
@@ -99,17 +97,6 @@ func logConfig(c *Config, dial broker.Dial, generationBase int64) (eventlog.Conf
 		cfg.TLS = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
 	return cfg, nil
-}
-
-// embeddedShares bound what only time would forget, so that history never fills the embedded log and stops ingest: the oldest
-// deliveries are given up, whether or not the analytics have counted them, and so are old requests and dead letters.
-func embeddedShares(c *Config) map[schemas.Topic]int64 {
-	perPartition := c.Embedded.MaxLog / int64(partitions(c))
-	return map[schemas.Topic]int64{
-		schemas.Deliveries:    perPartition * 40 / 100,
-		schemas.Notifications: perPartition * 15 / 100,
-		schemas.DeadLetters:   perPartition * 5 / 100,
-	}
 }
 
 // certPool reads a PEM file; nil, the system's pool, for no file.

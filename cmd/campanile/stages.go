@@ -134,7 +134,12 @@ func (p *process) startRouter(ctx context.Context) error {
 		Stage: "tally", Group: schemas.GroupTally, Topics: []schemas.Topic{schemas.Deliveries}, Transactional: true, Instance: p.instance(), StateTopic: schemas.Progress,
 	}, router.NewTally(router.TallyOptions{Gone: state.Gone, CatchUp: following.CatchUp}, p.logger.With("stage", "tally")))
 
-	p.super.start(stages, "janitor", func(ctx context.Context) error { return p.log.RunJanitor(ctx, eventlog.JanitorOptions{}) })
+	var janitor eventlog.JanitorOptions
+	if p.broker != nil {
+		// History must never fill the embedded log and stop ingest: analytics that are away or late lose it, and record the gap.
+		janitor.Pressed, janitor.GiveUp = p.broker.Pressed, []string{schemas.GroupAnalytics}
+	}
+	p.super.start(stages, "janitor", func(ctx context.Context) error { return p.log.RunJanitor(ctx, janitor) })
 	return nil
 }
 
