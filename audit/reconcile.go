@@ -64,6 +64,9 @@ func NewReconciler() *Reconciler {
 
 // Apply takes the next record. It returns the errors of decoding, wrapped.
 func (r *Reconciler) Apply(rec schemas.Record) error {
+	if rec.Topic != topicOf(rec.Type()) {
+		return nil // a dead letter of whoever reads that topic
+	}
 	switch rec.Type() { //nolint:exhaustive // other events say nothing of what became of a push
 	case pushv1.EventType_EVENT_TYPE_NOTIFICATION_REQUESTED:
 		// What cannot be read was accepted by nobody: it is a dead letter.
@@ -93,6 +96,19 @@ func (r *Reconciler) Apply(rec schemas.Record) error {
 		r.finish(rec.Partition, &e)
 	}
 	return nil
+}
+
+// topicOf is where an event counts.
+func topicOf(kind pushv1.EventType) schemas.Topic {
+	switch kind { //nolint:exhaustive // as Apply
+	case pushv1.EventType_EVENT_TYPE_NOTIFICATION_REQUESTED:
+		return schemas.Notifications
+	case pushv1.EventType_EVENT_TYPE_CURSOR_MOVED:
+		return schemas.Expansions
+	case pushv1.EventType_EVENT_TYPE_OWNER_CHANGED, pushv1.EventType_EVENT_TYPE_DELIVERY_FINISHED:
+		return schemas.Deliveries
+	}
+	return ""
 }
 
 func (r *Reconciler) finish(partition int32, e *pushv1.DeliveryFinished) {

@@ -101,6 +101,11 @@ func TestUnreadableRecordsWereNeverAccepted(t *testing.T) {
 			t.Errorf("%s: want ErrMalformed, got %v", topic, err)
 		}
 	}
+	for _, kind := range []pushv1.EventType{pushv1.EventType_EVENT_TYPE_NOTIFICATION_REQUESTED, pushv1.EventType_EVENT_TYPE_DELIVERY_FINISHED} {
+		if err := r.Apply(schemas.Record{Topic: schemas.Expansions, Value: []byte{byte(kind)}}); err != nil {
+			t.Errorf("an event that does not belong there: %v", err)
+		}
+	}
 	if diff := cmp.Diff(audit.Totals{}, r.Totals()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
