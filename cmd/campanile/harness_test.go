@@ -269,6 +269,11 @@ func (w *world) reconcile(t *testing.T) reconciled {
 func (w *world) settled(t *testing.T, patience time.Duration) reconciled {
 	t.Helper()
 	var r reconciled
+	defer func() {
+		if r.Pending != 0 {
+			t.Logf("the last reconciliation: %+v", r)
+		}
+	}()
 	eventually(t, patience, "nothing is pending", func() bool {
 		r = w.reconcile(t)
 		return r.Pending == 0
