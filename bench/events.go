@@ -73,7 +73,7 @@ func (p Phone) device() schemas.Device {
 
 // payload is a content whose APNs payload has 200 bytes: senders.RenderAPNS adds 58 of JSON around the title and the body.
 func payload() *pushv1.Content {
-	return &pushv1.Content{Alert: pushv1.Content_ALERT_TITLE_BODY, Title: "Campus", Body: strings.Repeat("The library closes at six. ", 5)[:payloadBody]}
+	return &pushv1.Content{Alert: pushv1.Content_ALERT_TITLE_BODY, Title: "Campus", Body: strings.Repeat("The library closes at six. ", 6)[:payloadBody]}
 }
 
 const payloadBody = 136

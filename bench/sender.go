@@ -104,7 +104,6 @@ func (h *harness) sender(ctx context.Context, transport schemas.Transport, libra
 	if err != nil {
 		return nil, err
 	}
-	defer stage.close()
 	bare, closeBare, err := library(ctx, p)
 	if err != nil {
 		return nil, err
@@ -115,7 +114,7 @@ func (h *harness) sender(ctx context.Context, transport schemas.Transport, libra
 	if err != nil {
 		return nil, err
 	}
-	h.say("%d bulk sends a round of one broadcast, bodies of %d bytes with the token; simulator and broker are other processes; baseline: the library alone", n, size)
+	h.say("%d bulk sends a round of one broadcast, bodies of %d bytes; simulator and broker are other processes; baseline: the library alone", n, size)
 	watch := func() (*stopwatch, error) {
 		return startWatch(map[string]*child{"broker": c.child, "simulator": p.child})
 	}
@@ -165,7 +164,7 @@ type sending struct {
 	transport schemas.Transport
 	keyring   *vault.Keyring
 	hasher    vault.Hasher
-	rounds    int64 // finished pushes are counted over all of them
+	rounds    int64 // so many times as many pushes stand in the log
 }
 
 func (t *topics) newSending(ctx context.Context, h *harness, p *provider, transport schemas.Transport) (*sending, error) {
@@ -177,16 +176,10 @@ func (t *topics) newSending(ctx context.Context, h *harness, p *provider, transp
 	if s.hasher, err = vault.ParseHasher(vault.NewHashKey()); err != nil {
 		return nil, err
 	}
-	return s, t.addApp(ctx, s.keyring, p, transport)
+	return s, addApp(ctx, t.Log, s.keyring, p, transport)
 }
-
-func (*sending) close() {}
 
 // addApp configures the app, with the simulator's credentials for some transports.
-func (t *topics) addApp(ctx context.Context, keyring *vault.Keyring, p *provider, transports ...schemas.Transport) error {
-	return addApp(ctx, t.Log, keyring, p, transports...)
-}
-
 func addApp(ctx context.Context, log *eventlog.Log, keyring *vault.Keyring, p *provider, transports ...schemas.Transport) error {
 	var sets []*pushv1.CredentialsSet
 	for _, transport := range transports {

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestEveryBenchmarkRuns at the smallest size. What it measures means nothing.
+func TestEveryBenchmarkRuns(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "bench.json")
+	out, err := command(t, dir, nil, "bench", "--rounds", "1", "--scale", "0.0001", "--devices", "300", "--dir", dir, "--out", file)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []struct {
+		Name          string
+		Value, Median float64
+		N             int
+	}
+	if err := json.Unmarshal(text, &rows); err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	for _, r := range rows {
+		have[r.Name] = true
+		if r.Value <= 0 || r.Value != r.Median || r.N != 1 {
+			t.Errorf("want a figure of one round, got %+v", r)
+		}
+	}
+	for _, want := range []string{
+		"append/kfake/ratio", "append/batch/kfake/ratio", "transform/kfake/ratio", "deliver/kfake/ratio", "router/kfake/ratio", "router/memory/kfake/ratio",
+		"ingest/push/ratio", "sender/apns/0ms/200B/stock/cpu_us", "sender/fcm/0ms/200B/stock/cpu_us", "pipeline/embedded/300/cpu_us",
+	} {
+		if !have[want] {
+			t.Errorf("%s is missing", want)
+		}
+	}
+}
+
+func TestBenchSaysWhatItDoesNotKnow(t *testing.T) {
+	t.Parallel()
+	if out, err := command(t, t.TempDir(), nil, "bench", "--only", "nothing of that name"); err == nil {
+		t.Errorf("want an error, got none\n%s", out)
+	}
+}
