@@ -167,7 +167,7 @@ func TestDemoAccountsForEveryPush(t *testing.T) {
 // TestBroadcastSurvivesAGracefulStop stops campanile in the middle of a broadcast and starts it again: every device gets it once.
 func TestBroadcastSurvivesAGracefulStop(t *testing.T) {
 	t.Parallel()
-	eachShape(t, func(t *testing.T, s shape) { broadcastSurvivesAGracefulStop(t, s, s.size(100_000, 60_000)) })
+	eachShape(t, func(t *testing.T, s shape) { broadcastSurvivesAGracefulStop(t, s, s.size(100_000, 30_000)) })
 }
 
 func broadcastSurvivesAGracefulStop(t *testing.T, s shape, n int64) {

@@ -75,6 +75,9 @@ type real struct {
 	environment []string
 }
 
+// clusterPartitions are enough for two processes to share.
+const clusterPartitions = 4
+
 //nolint:gochecknoglobals // a dozen processes under the race detector are as much as a small machine can carry at a time
 var clusterSlot = make(chan struct{}, 1)
 
@@ -94,7 +97,7 @@ func newClusterWorld(t *testing.T, simulatorArgs ...string) *world {
 	w.keyFile(t, hash, "--hash")
 	w.real = &real{cfg, []string{
 		"CAMPANILE_KAFKA_BROKERS=" + strings.Join(cfg.Brokers, ","), "CAMPANILE_KAFKA_PREFIX=" + cfg.Prefix,
-		"CAMPANILE_KAFKA_PARTITIONS=4", fmt.Sprintf("CAMPANILE_KAFKA_REPLICATION=%d", cfg.Replication),
+		fmt.Sprintf("CAMPANILE_KAFKA_PARTITIONS=%d", clusterPartitions), fmt.Sprintf("CAMPANILE_KAFKA_REPLICATION=%d", cfg.Replication),
 		"CAMPANILE_COCKROACH_URL=" + database,
 		"CAMPANILE_CLICKHOUSE_URL=" + engine.await(t, `(?m)^CLICKHOUSE_URL=(\S+)$`)[0],
 		"CAMPANILE_VAULT_MASTER_KEY_FILE=" + master, "CAMPANILE_VAULT_HASH_KEY_FILE=" + hash,
@@ -129,13 +132,10 @@ func (r *running) await(t *testing.T, pattern string) []string {
 //nolint:gochecknoglobals // the script is asked once for all tests
 var postgres = sync.OnceValues(func() (string, error) { return script("postgres.sh", "POSTGRES_URL", "start") })
 
-// newDatabase makes a database for a test: in the server of COCKROACH_URL, or in a PostgreSQL that deployments/local/postgres.sh starts. The
-// test is skipped as logtest.Kafka says.
+// newDatabase makes a database for a test in a PostgreSQL that deployments/local/postgres.sh starts and leaves running. The test is skipped
+// as logtest.Kafka says.
 func newDatabase(t *testing.T) string {
 	t.Helper()
-	if at := os.Getenv("COCKROACH_URL"); at != "" {
-		return at
-	}
 	if _, err := postgres(); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal(err)
