@@ -26,6 +26,8 @@ type Export struct {
 	Gzip      bool
 	// FCM and APNs are the app's credentials: the service account's JSON, and a .p8 key. Empty: the app has none of them.
 	FCM, APNs string
+	// TeamID, KeyID and Topic belong to APNs.
+	TeamID, KeyID, Topic string
 }
 
 // Made is what an importer must find in it.
@@ -178,7 +180,7 @@ func (m *maker) applications() {
 		text += `,"fcm-project-id":"","fcm-jsonkey":` + quote(m.FCM)
 	}
 	if m.APNs != "" {
-		text += `,"apns-team-id":"DEF1234567","apns-key-id":"ABC1234567","apns-bundle-id":"org.example.campus","apns-auth-key":` + quote(m.APNs)
+		text += `,"apns-team-id":` + quote(m.TeamID) + `,"apns-key-id":` + quote(m.KeyID) + `,"apns-bundle-id":` + quote(m.Topic) + `,"apns-auth-key":` + quote(m.APNs)
 	}
 	m.document(text + `,"gcmapikey":"AIza-old","wnsclientid":"","clickatellpassport":null`)
 }
