@@ -18,8 +18,8 @@ type appending struct {
 	encoded       []encoded // the same
 }
 
-// distinct events, so that the codec finds no more alike than in life.
-const distinct = 4096
+// distinct events: more than the codec sees at once (snappy: 64 KiB), and few enough to be in the cache as one that was just made.
+const distinct = 512
 
 func (h *harness) appendOnes(ctx context.Context) ([]Row, error) {
 	return h.appending(ctx, "append/kfake", &appending{callers: 512, each: 1, total: h.scaled(500_000)})

@@ -44,7 +44,7 @@ func (c *cluster) close() error { return c.child.end() }
 
 // watch starts to measure this process, and the broker apart.
 func (c *cluster) watch() (*stopwatch, error) {
-	return startWatch(map[string]*child{"broker": c.child})
+	return c.h.watch(map[string]*child{"broker": c.child})
 }
 
 // topics are a log with topics of its own, which nothing has been written to.

@@ -66,7 +66,8 @@ func (o Options) withDefaults() (Options, error) {
 type harness struct {
 	Options
 
-	dir string // of the benchmark that runs
+	dir       string // of the benchmark that runs
+	profiling string // file for a CPU profile of the next side; empty: none
 }
 
 // scaled is a number of records, requests or pushes for one round.
@@ -97,19 +98,11 @@ type duel struct{ ours, bare []sample }
 func (h *harness) duel(ctx context.Context, name string, ours, bare side) (duel, error) {
 	var d duel
 	for round := range h.Rounds + 1 {
-		stop := func() {}
-		if round > 0 {
-			var err error
-			if stop, err = h.profile(name, round); err != nil {
-				return d, err
-			}
-		}
-		a, err := settled(ctx, ours)
-		stop()
+		a, err := h.settled(ctx, name, round, ours)
 		if err != nil {
 			return d, fmt.Errorf("%s, round %d: %w", name, round, err)
 		}
-		b, err := settled(ctx, bare)
+		b, err := h.settled(ctx, name+"-baseline", round, bare)
 		if err != nil {
 			return d, fmt.Errorf("%s, round %d of the baseline: %w", name, round, err)
 		}
@@ -128,9 +121,13 @@ func roundName(n int) string {
 	return fmt.Sprintf("round %d", n)
 }
 
-// settled runs a side without the garbage of the one before it.
-func settled(ctx context.Context, s side) (sample, error) {
+// settled runs a side without the garbage of the one before it. Where profiles are wanted, the side's stopwatch takes one.
+func (h *harness) settled(ctx context.Context, name string, round int, s side) (sample, error) {
 	runtime.GC()
+	h.profiling = ""
+	if h.Profile != "" && round > 0 {
+		h.profiling = h.profileFile(name, round)
+	}
 	return s(ctx)
 }
 
@@ -148,37 +145,20 @@ func (s sample) String() string {
 	return text
 }
 
-// profile starts a CPU profile of this process, if profiles are wanted.
-func (h *harness) profile(name string, round int) (stop func(), err error) {
-	if h.Profile == "" {
-		return func() {}, nil
-	}
-	f, err := os.Create(h.profileFile(name, round))
-	if err != nil {
-		return nil, fmt.Errorf("keep a profile: %w", err)
-	}
-	if err := pprof.StartCPUProfile(f); err != nil {
-		return nil, errors.Join(fmt.Errorf("keep a profile: %w", err), f.Close())
-	}
-	return func() {
-		pprof.StopCPUProfile()
-		_ = f.Close()
-	}, nil
-}
-
 func (h *harness) profileFile(name string, round int) string {
 	return filepath.Join(h.Profile, fmt.Sprintf("%s.%d.pprof", fileName(name), round))
 }
 
 // stopwatch measures a side in this process, and the processes that it needs.
 type stopwatch struct {
-	began  time.Time
-	cpu    time.Duration
-	others map[string]*child
-	before map[string]time.Duration
+	began   time.Time
+	cpu     time.Duration
+	others  map[string]*child
+	before  map[string]time.Duration
+	profile *os.File // nil: none
 }
 
-func startWatch(others map[string]*child) (*stopwatch, error) {
+func (h *harness) watch(others map[string]*child) (*stopwatch, error) {
 	w := &stopwatch{others: others, before: map[string]time.Duration{}}
 	for name, c := range others {
 		var err error
@@ -187,6 +167,14 @@ func startWatch(others map[string]*child) (*stopwatch, error) {
 		}
 	}
 	var err error
+	if h.profiling != "" {
+		if w.profile, err = os.Create(h.profiling); err == nil {
+			err = pprof.StartCPUProfile(w.profile)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("keep a profile: %w", err)
+		}
+	}
 	w.cpu, err = ownCPU()
 	w.began = time.Now()
 	return w, err
@@ -199,6 +187,10 @@ func (w *stopwatch) stop(n int) (sample, error) {
 		return s, err
 	}
 	s.cpu = cpu - w.cpu
+	if w.profile != nil {
+		pprof.StopCPUProfile()
+		_ = w.profile.Close()
+	}
 	for name, c := range w.others {
 		used, err := processCPU(c.pid())
 		if err != nil {

@@ -74,7 +74,7 @@ func (h *harness) ingestPush(ctx context.Context) (rows []Row, err error) {
 	h.say("%d pushes a round of %d bytes over %d connections that are kept; the client is another process", n, len(plan.Requests[0]), loadConns)
 	over := func(web *webServer) side {
 		return func(context.Context) (sample, error) {
-			watch, err := startWatch(map[string]*child{"broker": c.child, "client": load})
+			watch, err := h.watch(map[string]*child{"broker": c.child, "client": load})
 			if err != nil {
 				return sample{}, err
 			}

@@ -116,7 +116,7 @@ func (h *harness) sender(ctx context.Context, transport schemas.Transport, libra
 	}
 	h.say("%d bulk sends a round of one broadcast, bodies of %d bytes; simulator and broker are other processes; baseline: the library alone", n, size)
 	watch := func() (*stopwatch, error) {
-		return startWatch(map[string]*child{"broker": c.child, "simulator": p.child})
+		return h.watch(map[string]*child{"broker": c.child, "simulator": p.child})
 	}
 	phones := makePhones(n, transport)
 	d, err := h.duel(ctx, names[0],
