@@ -2,6 +2,7 @@ package eventlog_test
 
 import (
 	"context"
+	"os"
 	"slices"
 	"strconv"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/campanile-push/campanile/eventlog"
+	"github.com/campanile-push/campanile/eventlog/logtest"
 	"github.com/campanile-push/campanile/schemas"
 	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
 )
@@ -34,7 +36,10 @@ func benchSay(id schemas.ID) func(*schemas.Out) {
 // BenchmarkDriveCommit compares a Drive's commits, encoding and all, with bare transactions of the same records, encoded
 // beforehand, by a tuned franz-go client with the same codec, keys and partitions. One op is one record.
 func BenchmarkDriveCommit(b *testing.B) {
-	cfg, _ := driveConfig(b)
+	cfg := embedded(b)
+	if os.Getenv("KAFKA_BROKERS") != "" {
+		cfg = logtest.Kafka(b)
+	}
 	l := driveLog(b, cfg)
 	id := schemas.NewID()
 	b.Run("drive", func(b *testing.B) {

@@ -11,16 +11,14 @@ import (
 	"time"
 
 	"github.com/campanile-push/campanile/eventlog"
+	"github.com/campanile-push/campanile/eventlog/logtest"
 	"github.com/campanile-push/campanile/schemas"
 )
 
 // TestAZombieCannotCommit needs a real Kafka: kfake takes what a stale epoch produces.
 func TestAZombieCannotCommit(t *testing.T) {
 	t.Parallel()
-	cfg, kafka := driveConfig(t)
-	if !kafka {
-		t.Skip("kfake does not fence: it accepts stale epochs. Run deployments/local/kafka.sh start, and set KAFKA_BROKERS")
-	}
+	cfg := logtest.Kafka(t)
 	a, b := driveLog(t, cfg), driveLog(t, cfg)
 	fa, state := following(t, a)
 	fb, _ := following(t, b)
@@ -150,47 +148,48 @@ func (c *darkConn) Read(p []byte) (int, error) {
 
 func TestACommitWhoseAnswerWasLostIsFoundInTheLog(t *testing.T) {
 	t.Parallel()
-	cfg, _ := driveConfig(t)
-	b := &blackout{dial: cfg.Dial}
-	if b.dial == nil {
-		b.dial = func(ctx context.Context, network, host string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, network, host)
+	onBrokers(t, func(t *testing.T, cfg eventlog.Config) {
+		b := &blackout{dial: cfg.Dial}
+		if b.dial == nil {
+			b.dial = func(ctx context.Context, network, host string) (net.Conn, error) {
+				var d net.Dialer
+				return d.DialContext(ctx, network, host)
+			}
 		}
-	}
-	cfg.Dial, cfg.TransactionTimeout = b.Dial, 2*time.Second
-	l := driveLog(t, cfg)
-	f, state := following(t, l)
-	id, rng := cursorOf(l, 0)
-	type call struct {
-		seen int64
-		err  error
-	}
-	calls := make(chan call, 2)
-	drive(t, l, f, func(ctx context.Context, p int32, commit schemas.Commit) error {
-		if p != 0 {
+		cfg.Dial, cfg.TransactionTimeout = b.Dial, 2*time.Second
+		l := driveLog(t, cfg)
+		f, state := following(t, l)
+		id, rng := cursorOf(l, 0)
+		type call struct {
+			seen int64
+			err  error
+		}
+		calls := make(chan call, 2)
+		drive(t, l, f, func(ctx context.Context, p int32, commit schemas.Commit) error {
+			if p != 0 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			seen := state.emitted(0)
+			b.armed.Store(seen == 0)
+			err := commit(ctx, page(id, rng, seen+1, 5))
+			again := commit(ctx, page(id, rng, seen+100, 5))
+			if err != nil && again == nil {
+				t.Error("a commit after one that failed: want its error again, got none")
+			}
+			b.dark.Store(false)
+			calls <- call{seen, err}
+			if err != nil {
+				return err
+			}
 			<-ctx.Done()
 			return ctx.Err()
+		})
+		if first := wait(t, calls, "the first call"); first.err == nil || first.seen != 0 {
+			t.Fatalf("the commit without an answer: want an error at cursor 0, got %v at %d", first.err, first.seen)
 		}
-		seen := state.emitted(0)
-		b.armed.Store(seen == 0)
-		err := commit(ctx, page(id, rng, seen+1, 5))
-		again := commit(ctx, page(id, rng, seen+100, 5))
-		if err != nil && again == nil {
-			t.Error("a commit after one that failed: want its error again, got none")
+		if second := wait(t, calls, "the second call"); second.err != nil || second.seen != 1 {
+			t.Errorf("the drive after it: want cursor 1, which the log has, got %d, %v", second.seen, second.err)
 		}
-		b.dark.Store(false)
-		calls <- call{seen, err}
-		if err != nil {
-			return err
-		}
-		<-ctx.Done()
-		return ctx.Err()
 	})
-	if first := wait(t, calls, "the first call"); first.err == nil || first.seen != 0 {
-		t.Fatalf("the commit without an answer: want an error at cursor 0, got %v at %d", first.err, first.seen)
-	}
-	if second := wait(t, calls, "the second call"); second.err != nil || second.seen != 1 {
-		t.Errorf("the drive after it: want cursor 1, which the log has, got %d, %v", second.seen, second.err)
-	}
 }

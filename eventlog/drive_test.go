@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,21 +14,29 @@ import (
 
 	"github.com/campanile-push/campanile/eventlog"
 	"github.com/campanile-push/campanile/eventlog/broker"
+	"github.com/campanile-push/campanile/eventlog/logtest"
 	"github.com/campanile-push/campanile/schemas"
 	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
 )
 
 const drivePartitions = 3
 
-// driveConfig reaches the Kafka of KAFKA_BROKERS, or an embedded broker of the test's own. Each call has a prefix of its own.
-func driveConfig(tb testing.TB) (cfg eventlog.Config, kafka bool) {
+// onBrokers runs a test on an embedded broker of its own and on Kafka.
+func onBrokers(t *testing.T, test func(t *testing.T, cfg eventlog.Config)) {
+	t.Helper()
+	t.Run("embedded", func(t *testing.T) {
+		t.Parallel()
+		test(t, embedded(t))
+	})
+	t.Run("kafka", func(t *testing.T) {
+		t.Parallel()
+		test(t, logtest.Kafka(t))
+	})
+}
+
+// embedded starts an embedded broker for a test.
+func embedded(tb testing.TB) eventlog.Config {
 	tb.Helper()
-	prefix := "t" + strings.ReplaceAll(schemas.NewID().String(), "-", "") + "."
-	if list := os.Getenv("KAFKA_BROKERS"); list != "" {
-		tb.Log("on the Kafka of KAFKA_BROKERS")
-		return eventlog.Config{Brokers: strings.Split(list, ","), Prefix: prefix}, true
-	}
-	tb.Log("on the embedded broker: KAFKA_BROKERS is not set")
 	b, err := broker.Open(broker.Options{Dir: tb.TempDir()})
 	if err != nil {
 		tb.Fatal(err)
@@ -40,7 +46,7 @@ func driveConfig(tb testing.TB) (cfg eventlog.Config, kafka bool) {
 			tb.Error(err)
 		}
 	})
-	return eventlog.Config{Brokers: b.Brokers(), Dial: b.Dial, Prefix: prefix}, false
+	return eventlog.Config{Brokers: b.Brokers(), Dial: b.Dial, Prefix: prefix()}
 }
 
 // driveLog opens a log of its own on cfg, with topics.
@@ -190,36 +196,37 @@ func sent(t *testing.T, l *eventlog.Log) int {
 
 func TestDriveBeginsWithTheStateAsTheOwnerBeforeLeftIt(t *testing.T) {
 	t.Parallel()
-	cfg, _ := driveConfig(t)
-	l := driveLog(t, cfg)
-	f, state := following(t, l)
-	id, rng := cursorOf(l, 1)
-	const owners, pages = 4, 5
-	for owner := range int64(owners) {
-		done := make(chan int64, 1)
-		stop := drive(t, l, f, func(ctx context.Context, p int32, commit schemas.Commit) error {
-			if p != 1 {
+	onBrokers(t, func(t *testing.T, cfg eventlog.Config) {
+		l := driveLog(t, cfg)
+		f, state := following(t, l)
+		id, rng := cursorOf(l, 1)
+		const owners, pages = 4, 5
+		for owner := range int64(owners) {
+			done := make(chan int64, 1)
+			stop := drive(t, l, f, func(ctx context.Context, p int32, commit schemas.Commit) error {
+				if p != 1 {
+					<-ctx.Done()
+					return ctx.Err()
+				}
+				seen := state.emitted(1)
+				for n := range int64(pages) {
+					if err := commit(ctx, page(id, rng, seen+n+1, 10)); err != nil {
+						return err
+					}
+				}
+				done <- seen
 				<-ctx.Done()
 				return ctx.Err()
+			})
+			if seen := wait(t, done, "the drive"); seen != owner*pages {
+				t.Errorf("owner %d: want a cursor at %d, got %d", owner, owner*pages, seen)
 			}
-			seen := state.emitted(1)
-			for n := range int64(pages) {
-				if err := commit(ctx, page(id, rng, seen+n+1, 10)); err != nil {
-					return err
-				}
-			}
-			done <- seen
-			<-ctx.Done()
-			return ctx.Err()
-		})
-		if seen := wait(t, done, "the drive"); seen != owner*pages {
-			t.Errorf("owner %d: want a cursor at %d, got %d", owner, owner*pages, seen)
+			stop()
 		}
-		stop()
-	}
-	if got := sent(t, l); got != owners*pages*10 {
-		t.Errorf("want %d sends, got %d", owners*pages*10, got)
-	}
+		if got := sent(t, l); got != owners*pages*10 {
+			t.Errorf("want %d sends, got %d", owners*pages*10, got)
+		}
+	})
 }
 
 // owners counts who drives what.
@@ -271,123 +278,126 @@ func (o *owners) until(t *testing.T, what string, ok func(names []string) bool) 
 
 func TestPartitionsAreDrivenByOneMemberAtATime(t *testing.T) {
 	t.Parallel()
-	cfg, _ := driveConfig(t)
-	a, b := driveLog(t, cfg), driveLog(t, cfg)
-	fa, _ := following(t, a)
-	fb, _ := following(t, b)
-	o := &owners{by: map[int32]string{}, change: make(chan struct{}, 1)}
-	only := func(want string) func([]string) bool {
-		return func(names []string) bool {
-			return !slices.ContainsFunc(names, func(n string) bool { return n != want })
+	onBrokers(t, func(t *testing.T, cfg eventlog.Config) {
+		a, b := driveLog(t, cfg), driveLog(t, cfg)
+		fa, _ := following(t, a)
+		fb, _ := following(t, b)
+		o := &owners{by: map[int32]string{}, change: make(chan struct{}, 1)}
+		only := func(want string) func([]string) bool {
+			return func(names []string) bool {
+				return !slices.ContainsFunc(names, func(n string) bool { return n != want })
+			}
 		}
-	}
-	stopA := drive(t, a, fa, o.driver("a"))
-	o.until(t, "all by a", only("a"))
-	stopB := drive(t, b, fb, o.driver("b"))
-	o.until(t, "some by each", func(names []string) bool {
-		return slices.Contains(names, "a") && slices.Contains(names, "b") && !slices.Contains(names, "")
+		stopA := drive(t, a, fa, o.driver("a"))
+		o.until(t, "all by a", only("a"))
+		stopB := drive(t, b, fb, o.driver("b"))
+		o.until(t, "some by each", func(names []string) bool {
+			return slices.Contains(names, "a") && slices.Contains(names, "b") && !slices.Contains(names, "")
+		})
+		stopA()
+		o.until(t, "all by b", only("b"))
+		stopB()
+		if len(o.clash) > 0 {
+			t.Errorf("driven by two at a time: %v", o.clash)
+		}
 	})
-	stopA()
-	o.until(t, "all by b", only("b"))
-	stopB()
-	if len(o.clash) > 0 {
-		t.Errorf("driven by two at a time: %v", o.clash)
-	}
 }
 
 func TestADriverThatReturnsIsDrivenAgainFromWhatTheLogHolds(t *testing.T) {
 	t.Parallel()
-	cfg, _ := driveConfig(t)
-	l := driveLog(t, cfg)
-	f, state := following(t, l)
-	id, rng := cursorOf(l, 0)
-	done := make(chan struct{})
-	calls := 0
-	drive(t, l, f, func(ctx context.Context, p int32, commit schemas.Commit) error {
-		if p == 0 {
-			if got := state.emitted(0); got != int64(calls) {
-				t.Errorf("call %d: want a cursor at %d, got %d", calls, calls, got)
+	onBrokers(t, func(t *testing.T, cfg eventlog.Config) {
+		l := driveLog(t, cfg)
+		f, state := following(t, l)
+		id, rng := cursorOf(l, 0)
+		done := make(chan struct{})
+		calls := 0
+		drive(t, l, f, func(ctx context.Context, p int32, commit schemas.Commit) error {
+			if p == 0 {
+				if got := state.emitted(0); got != int64(calls) {
+					t.Errorf("call %d: want a cursor at %d, got %d", calls, calls, got)
+				}
+				calls++
+				if err := commit(ctx, page(id, rng, int64(calls), 1)); err != nil {
+					t.Error(err)
+				}
+				if calls == 4 {
+					close(done)
+				} else if calls < 4 {
+					return errors.New("again")
+				}
 			}
-			calls++
-			if err := commit(ctx, page(id, rng, int64(calls), 1)); err != nil {
-				t.Error(err)
-			}
-			if calls == 4 {
-				close(done)
-			} else if calls < 4 {
-				return errors.New("again")
-			}
-		}
-		<-ctx.Done()
-		return ctx.Err()
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		wait(t, done, "four calls")
 	})
-	wait(t, done, "four calls")
 }
 
 func TestACommitThatHasBegunIsNotCutShort(t *testing.T) {
 	t.Parallel()
-	cfg, _ := driveConfig(t)
-	l := driveLog(t, cfg)
-	f, state := following(t, l)
-	id, rng := cursorOf(l, 2)
-	begun, result := make(chan struct{}), make(chan error, 2)
-	stop := drive(t, l, f, func(ctx context.Context, p int32, commit schemas.Commit) error {
-		if p != 2 {
-			<-ctx.Done()
+	onBrokers(t, func(t *testing.T, cfg eventlog.Config) {
+		l := driveLog(t, cfg)
+		f, state := following(t, l)
+		id, rng := cursorOf(l, 2)
+		begun, result := make(chan struct{}), make(chan error, 2)
+		stop := drive(t, l, f, func(ctx context.Context, p int32, commit schemas.Commit) error {
+			if p != 2 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			result <- commit(ctx, func(out *schemas.Out) {
+				close(begun)
+				<-ctx.Done()
+				page(id, rng, 7, 3)(out)
+			})
+			result <- commit(ctx, page(id, rng, 8, 3))
 			return ctx.Err()
-		}
-		result <- commit(ctx, func(out *schemas.Out) {
-			close(begun)
-			<-ctx.Done()
-			page(id, rng, 7, 3)(out)
 		})
-		result <- commit(ctx, page(id, rng, 8, 3))
-		return ctx.Err()
+		wait(t, begun, "the commit")
+		stop()
+		if err := wait(t, result, "its answer"); err != nil {
+			t.Errorf("a commit that had begun: want no error, got %v", err)
+		}
+		if err := wait(t, result, "the second answer"); !errors.Is(err, context.Canceled) {
+			t.Errorf("a commit after the end: want context.Canceled, got %v", err)
+		}
+		if err := f.CatchUp(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := state.emitted(2); got != 7 {
+			t.Errorf("want the cursor at 7, got %d", got)
+		}
 	})
-	wait(t, begun, "the commit")
-	stop()
-	if err := wait(t, result, "its answer"); err != nil {
-		t.Errorf("a commit that had begun: want no error, got %v", err)
-	}
-	if err := wait(t, result, "the second answer"); !errors.Is(err, context.Canceled) {
-		t.Errorf("a commit after the end: want context.Canceled, got %v", err)
-	}
-	if err := f.CatchUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got := state.emitted(2); got != 7 {
-		t.Errorf("want the cursor at 7, got %d", got)
-	}
 }
 
 func TestAPlainDriveCommitsToo(t *testing.T) {
 	t.Parallel()
-	cfg, _ := driveConfig(t)
-	l := driveLog(t, cfg)
-	var id schemas.ID
-	for l.Layout().OfID(id) != 1 {
-		id = schemas.NewID()
-	}
-	ended := make(chan struct{}, 1)
-	f := l.Follow("ended", func(schemas.Record) error { ended <- struct{}{}; return nil }, schemas.Broadcasts)
-	running(t, f.Run)
-	drive(t, l, f, func(ctx context.Context, p int32, commit schemas.Commit) error {
-		if p == 1 {
-			if err := commit(ctx, func(out *schemas.Out) { out.BroadcastEnded(&pushv1.BroadcastEnded{BroadcastId: id[:]}) }); err != nil {
-				t.Error(err)
-			}
+	onBrokers(t, func(t *testing.T, cfg eventlog.Config) {
+		l := driveLog(t, cfg)
+		var id schemas.ID
+		for l.Layout().OfID(id) != 1 {
+			id = schemas.NewID()
 		}
-		<-ctx.Done()
-		return ctx.Err()
-	}, func(o *eventlog.DriveOptions) { o.Transactional, o.StateTopic = false, schemas.Broadcasts })
-	wait(t, ended, "the event")
+		ended := make(chan struct{}, 1)
+		f := l.Follow("ended", func(schemas.Record) error { ended <- struct{}{}; return nil }, schemas.Broadcasts)
+		running(t, f.Run)
+		drive(t, l, f, func(ctx context.Context, p int32, commit schemas.Commit) error {
+			if p == 1 {
+				if err := commit(ctx, func(out *schemas.Out) { out.BroadcastEnded(&pushv1.BroadcastEnded{BroadcastId: id[:]}) }); err != nil {
+					t.Error(err)
+				}
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}, func(o *eventlog.DriveOptions) { o.Transactional, o.StateTopic = false, schemas.Broadcasts })
+		wait(t, ended, "the event")
+	})
 }
 
 func TestNothingRunsAfterADrive(t *testing.T) { //nolint:paralleltest // it looks at every goroutine
 	before := goleak.IgnoreCurrent()
 	t.Run("a whole life", func(t *testing.T) { //nolint:paralleltest // as above
-		cfg, _ := driveConfig(t)
-		l := driveLog(t, cfg)
+		l := driveLog(t, embedded(t))
 		f, _ := following(t, l)
 		o := &owners{by: map[int32]string{}, change: make(chan struct{}, 1)}
 		stop := drive(t, l, f, o.driver("a"))

@@ -10,20 +10,36 @@ import (
 
 	"github.com/campanile-push/campanile/eventlog"
 	"github.com/campanile-push/campanile/eventlog/logtest"
+	"github.com/campanile-push/campanile/schemas"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestSuite runs on the cluster of KAFKA_BROKERS, or on kfake.
 func TestSuite(t *testing.T) {
 	t.Parallel()
-	logtest.RunSuite(t, cluster(t))
+	t.Run("kfake", func(t *testing.T) {
+		t.Parallel()
+		cfg := fake(t)
+		logtest.RunSuite(t, func(testing.TB) eventlog.Config {
+			mine := cfg
+			mine.Prefix = prefix()
+			return mine
+		})
+	})
+	t.Run("kafka", func(t *testing.T) {
+		t.Parallel()
+		logtest.RunSuite(t, logtest.Kafka)
+	})
 }
 
+// prefix is one that no other test has.
+func prefix() string { return "t" + strings.ReplaceAll(schemas.NewID().String(), "-", "") + "." }
+
+// cluster is the Kafka of KAFKA_BROKERS for benchmarks, or kfake.
 func cluster(tb testing.TB) eventlog.Config {
 	tb.Helper()
-	if brokers := os.Getenv("KAFKA_BROKERS"); brokers != "" {
-		return eventlog.Config{Brokers: strings.Split(brokers, ",")}
+	if os.Getenv("KAFKA_BROKERS") != "" {
+		return logtest.Kafka(tb)
 	}
 	return fake(tb)
 }

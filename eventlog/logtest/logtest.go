@@ -23,8 +23,8 @@ const Partitions = 4
 // patience is how long anything may take; the longest is a session that has to run out.
 const patience = 60 * time.Second
 
-// RunSuite runs every test against a cluster. Each test has topics of its own, under a prefix of its own.
-func RunSuite(t *testing.T, cfg eventlog.Config) {
+// RunSuite runs every test on a cluster: the one that place says, under a prefix of the test's own.
+func RunSuite(t *testing.T, place func(tb testing.TB) eventlog.Config) {
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, *bench){
 		"AppendIsThereWhenItReturns":            testAppend,
@@ -55,7 +55,7 @@ func RunSuite(t *testing.T, cfg eventlog.Config) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, newBench(t, cfg))
+			test(t, newBench(t, place(t)))
 		})
 	}
 }
@@ -68,7 +68,6 @@ type bench struct {
 
 func newBench(t *testing.T, cfg eventlog.Config) *bench {
 	t.Helper()
-	cfg.Prefix = "test-" + schemas.NewID().String() + "."
 	b := &bench{cfg: cfg}
 	b.log = b.open(t, cfg)
 	if _, err := b.log.CreateTopics(t.Context(), Partitions); err != nil {
