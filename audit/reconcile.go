@@ -25,6 +25,9 @@ type Totals struct {
 	Pending   int64 `json:"pending"`
 	// Repeats are sends that a provider took again after another owner had finished them or had lost them.
 	Repeats int64 `json:"repeats"`
+	// Forgotten are those of Accepted whose request the log no longer holds, and of which only the end is left: deliveries are kept
+	// longer than notifications and the cursors of ended broadcasts.
+	Forgotten int64 `json:"forgotten"`
 }
 
 // String is the totals on one line.
@@ -33,11 +36,14 @@ func (t Totals) String() string {
 		t.Accepted, t.Delivered, t.Rejected, t.Invalid, t.Expired, t.Cancelled, t.Pending)
 }
 
-// Reconciler folds the log into Totals. It holds 16 bytes and a map entry for each finished send: about 60 bytes. It is not safe for
-// concurrent use.
+// Reconciler folds the log into Totals. It holds 16 bytes and a map entry for each finished send and each notification: about 60 bytes.
+// Topics may come in any order among themselves. It is not safe for concurrent use.
 type Reconciler struct {
-	notifications int64
+	notifications map[schemas.ID]struct{} // by request
 	emitted       map[schemas.CursorKey]int64
+	unasked       map[schemas.ID]struct{} // requests of finished notifications that were not seen
+	ended         map[schemas.ID]int64    // finished sends by broadcast
+	forgotten     map[schemas.ID]struct{} // broadcasts whose cursors are being forgotten
 	owners        map[source]int64
 	finished      map[schemas.ID]schemas.Outcome
 	outcomes      map[schemas.Outcome]int64
@@ -55,7 +61,8 @@ type source struct {
 // NewReconciler returns a Reconciler that has seen nothing.
 func NewReconciler() *Reconciler {
 	return &Reconciler{
-		emitted:  map[schemas.CursorKey]int64{},
+		notifications: map[schemas.ID]struct{}{}, unasked: map[schemas.ID]struct{}{},
+		emitted: map[schemas.CursorKey]int64{}, ended: map[schemas.ID]int64{}, forgotten: map[schemas.ID]struct{}{},
 		owners:   map[source]int64{},
 		finished: map[schemas.ID]schemas.Outcome{},
 		outcomes: map[schemas.Outcome]int64{},
@@ -64,6 +71,11 @@ func NewReconciler() *Reconciler {
 
 // Apply takes the next record. It returns the errors of decoding, wrapped.
 func (r *Reconciler) Apply(rec schemas.Record) error {
+	if k, ok := schemas.ParseCursorKey(rec.Key); ok && rec.Topic == schemas.Expansions && rec.Tombstone() {
+		delete(r.emitted, k)
+		r.forgotten[k.Broadcast] = struct{}{}
+		return nil
+	}
 	if rec.Topic != topicOf(rec.Type()) {
 		return nil // a dead letter of whoever reads that topic
 	}
@@ -73,14 +85,18 @@ func (r *Reconciler) Apply(rec schemas.Record) error {
 		if err := rec.Into(&r.request); err != nil {
 			return err
 		}
+		id := schemas.IDFrom(r.request.RequestId)
 		r.request.Reset() // it aliases the record
-		r.notifications++
+		r.notifications[id] = struct{}{}
+		delete(r.unasked, id)
 	case pushv1.EventType_EVENT_TYPE_CURSOR_MOVED:
 		var e pushv1.CursorMoved
 		if err := rec.Into(&e); err != nil {
 			return err
 		}
-		r.emitted[schemas.CursorKey{Broadcast: schemas.IDFrom(e.BroadcastId), Transport: e.Transport, Range: e.Range}] = e.Emitted
+		id := schemas.IDFrom(e.BroadcastId)
+		r.emitted[schemas.CursorKey{Broadcast: id, Transport: e.Transport, Range: e.Range}] = e.Emitted
+		delete(r.forgotten, id)
 	case pushv1.EventType_EVENT_TYPE_OWNER_CHANGED:
 		var e pushv1.OwnerChanged
 		if err := rec.Into(&e); err != nil {
@@ -125,12 +141,20 @@ func (r *Reconciler) finish(partition int32, e *pushv1.DeliveryFinished) {
 	}
 	r.finished[id] = e.Outcome
 	r.outcomes[e.Outcome]++
+	if broadcast := schemas.IDFrom(e.BroadcastId); !broadcast.IsZero() {
+		r.ended[broadcast]++
+	}
+	if request := schemas.IDFrom(e.RequestId); !request.IsZero() {
+		if _, asked := r.notifications[request]; !asked {
+			r.unasked[request] = struct{}{}
+		}
+	}
 }
 
 // Totals of what was applied so far.
 func (r *Reconciler) Totals() Totals {
 	t := Totals{
-		Accepted:  r.notifications,
+		Accepted:  int64(len(r.notifications)),
 		Delivered: r.outcomes[pushv1.Outcome_OUTCOME_ACCEPTED],
 		Rejected:  r.outcomes[pushv1.Outcome_OUTCOME_REJECTED],
 		Invalid:   r.outcomes[pushv1.Outcome_OUTCOME_TOKEN_INVALID],
@@ -138,9 +162,20 @@ func (r *Reconciler) Totals() Totals {
 		Cancelled: r.outcomes[pushv1.Outcome_OUTCOME_CANCELLED],
 		Repeats:   r.repeats,
 	}
-	for _, n := range r.emitted {
+	emitted := map[schemas.ID]int64{}
+	for k, n := range r.emitted {
 		t.Accepted += n
+		emitted[k.Broadcast] += n
 	}
+	t.Forgotten = int64(len(r.unasked))
+	for id, n := range r.ended {
+		// A broadcast is forgotten when all of it has finished. Of any other, more ends than sends would be a difference to be seen.
+		_, here := emitted[id]
+		if _, going := r.forgotten[id]; going || !here {
+			t.Forgotten += max(0, n-emitted[id])
+		}
+	}
+	t.Accepted += t.Forgotten
 	t.Pending = t.Accepted - t.Delivered - t.Rejected - t.Invalid - t.Expired - t.Cancelled
 	return t
 }

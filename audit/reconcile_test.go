@@ -73,6 +73,39 @@ func TestEveryAcceptedPushIsSomewhere(t *testing.T) {
 			out.DeliveryFinished(0, 1, finished(1, schemas.Bulk, 2, accepted))
 			out.DeliveryFinished(1, 2, finished(2, schemas.Bulk, 1, accepted))
 		}, audit.Totals{Accepted: 2, Delivered: 2, Repeats: 1}},
+		"of what is forgotten, the ends are left": {func(out *schemas.Out) {
+			other, waits := schemas.ID{8}, schemas.ID{9}
+			bulk := func(id byte, broadcast schemas.ID) {
+				e := finished(id, schemas.Bulk, 1, accepted)
+				e.BroadcastId = broadcast[:]
+				out.DeliveryFinished(0, 1, e)
+			}
+			bulk(1, b) // its cursors are compacted away
+			bulk(2, other)
+			bulk(3, other)
+			for _, tr := range schemas.Transports {
+				out.CursorMoved(&pushv1.CursorMoved{BroadcastId: other[:], Transport: tr, Emitted: 1})
+			}
+			out.ForgetCursor(schemas.CursorKey{Broadcast: other, Transport: schemas.FCM}) // and the other one is next
+			direct := finished(4, schemas.Direct, 1, accepted)
+			direct.RequestId = b[:]
+			out.DeliveryFinished(0, 1, direct) // retention was faster with its request
+			out.NotificationRequested(&pushv1.NotificationRequested{RequestId: waits[:]})
+		}, audit.Totals{Accepted: 5, Delivered: 4, Pending: 1, Forgotten: 3}},
+		"an end before its request": {func(out *schemas.Out) {
+			direct := finished(4, schemas.Direct, 1, accepted)
+			direct.RequestId = b[:]
+			out.DeliveryFinished(0, 1, direct)
+			out.NotificationRequested(&pushv1.NotificationRequested{RequestId: b[:]})
+		}, audit.Totals{Accepted: 1, Delivered: 1}},
+		"more ends than sends are no forgotten ones": {func(out *schemas.Out) {
+			out.CursorMoved(&pushv1.CursorMoved{BroadcastId: b[:], Transport: schemas.FCM, Emitted: 1})
+			for id := range byte(2) {
+				e := finished(id, schemas.Bulk, 1, accepted)
+				e.BroadcastId = b[:]
+				out.DeliveryFinished(0, 1, e)
+			}
+		}, audit.Totals{Accepted: 1, Delivered: 2, Pending: -1}},
 		"a send finished twice by its owner counts once": {func(out *schemas.Out) {
 			out.CursorMoved(&pushv1.CursorMoved{BroadcastId: b[:], Transport: schemas.FCM, Emitted: 1})
 			out.DeliveryFinished(0, 1, finished(1, schemas.Bulk, 1, accepted))

@@ -41,6 +41,9 @@ pending is what the senders still work on or wait with. repeats are pushes that 
 					return json.NewEncoder(t.out).Encode(totals)
 				}
 				fmt.Fprintf(t.out, "reconciled: %s repeats=%d\n", totals, totals.Repeats)
+				if totals.Forgotten > 0 {
+					fmt.Fprintf(t.out, "%d of the accepted are known by their ends alone: the log no longer holds their requests\n", totals.Forgotten)
+				}
 				return nil
 			})
 		},
