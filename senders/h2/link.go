@@ -17,6 +17,7 @@ type link struct {
 
 	// Out. buf gathers frames while write writes what was gathered before.
 	buf, spare []byte
+	owed       int    // bytes in buf that answer PING and SETTINGS
 	kicked     bool   // write has been woken, and has not taken buf yet
 	next       uint32 // stream id
 	untaken    uint32 // streams from this id on are still in buf: the peer cannot have seen them
@@ -64,10 +65,10 @@ type link struct {
 const connWindow = 16 << 20
 
 const (
-	fullBuffer   = 1 << 20 // bytes gathered at which a link takes no new requests
-	brokenBuffer = 8 << 20 // at which its peer has asked for too many answers of ours without reading them
-	writeChunk   = 64 << 10
-	keptBuffer   = 512 << 10 // larger ones are left to the garbage collector
+	fullBuffer = 1 << 20 // bytes gathered at which a link takes no new requests
+	mostOwed   = 1 << 20 // bytes of unread answers to PING and SETTINGS at which a peer has asked too much
+	writeChunk = 64 << 10
+	keptBuffer = 512 << 10 // larger ones are left to the garbage collector
 )
 
 func newLink(c *Client, conn net.Conn, now time.Time) *link {
@@ -305,7 +306,7 @@ func (l *link) write() {
 		out := l.buf
 		l.buf, l.spare = l.spare[:0], out
 		full := len(out) >= fullBuffer
-		l.kicked, l.untaken = false, l.next
+		l.kicked, l.untaken, l.owed = false, l.next, 0
 		last := l.dead
 		if full {
 			l.c.pump()

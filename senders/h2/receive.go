@@ -268,7 +268,7 @@ func (l *link) set(id uint16, v uint32) error {
 
 // calm says whether the peer asks for answers of ours without reading them; the lock is held.
 func (l *link) calm() error {
-	if len(l.buf) > brokenBuffer {
+	if l.owed += frameHeaderSize + 8; l.owed > mostOwed {
 		return breach(EnhanceYourCalm, "more PING or SETTINGS than answers read")
 	}
 	return nil

@@ -100,7 +100,7 @@ func (c *Client) check(l *link, now time.Time) {
 	since := l.waitsSince.Load() // zero while a Done is running: then the peer may well have answered
 	switch {
 	case since == 0:
-	case l.pinged && since > l.pingAt.UnixNano():
+	case l.pinged && since >= l.pingAt.UnixNano():
 		l.pinged = false
 	case l.pinged && now.Sub(l.pingAt) > c.o.PingTimeout:
 		l.die(ErrSilent, NoError)
