@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"unicode/utf8"
 )
 
 // maxDocument is the longest document that is read, in bytes. MongoDB's limit is 16 MiB of BSON; as Extended JSON it grows.
@@ -229,7 +230,7 @@ func skipText(b []byte, i int) int {
 
 // unquote reads a JSON string in its quotes.
 func unquote(raw []byte) string {
-	if bytes.IndexByte(raw, '\\') < 0 {
+	if bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw) {
 		return string(raw[1 : len(raw)-1])
 	}
 	var s string
