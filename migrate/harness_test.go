@@ -64,8 +64,11 @@ type contents struct {
 func (l *memoryLog) contents(t *testing.T) contents {
 	t.Helper()
 	c := contents{
-		map[string]*pushv1.AppConfigured{}, map[string]*pushv1.CredentialsSet{}, map[string]*pushv1.AccessKeyIssued{},
-		map[schemas.Device]*pushv1.TokenRegistered{}, map[schemas.Device]map[string]bool{},
+		map[string]*pushv1.AppConfigured{},
+		map[string]*pushv1.CredentialsSet{},
+		map[string]*pushv1.AccessKeyIssued{},
+		map[schemas.Device]*pushv1.TokenRegistered{},
+		map[schemas.Device]map[string]bool{},
 	}
 	for _, r := range l.records {
 		event, err := r.Event()

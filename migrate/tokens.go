@@ -40,7 +40,6 @@ type tokens struct {
 	sequence int64 // records of this pass so far
 	read     int64 // bytes
 	total    int64
-	said     int64 // devices
 }
 
 // table is what the first pass learns of the tokens of an app.
