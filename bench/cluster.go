@@ -65,7 +65,7 @@ func (c *cluster) newTopics(ctx context.Context) (*topics, error) {
 		return nil, err
 	}
 	if _, err := t.CreateTopics(ctx, partitions); err != nil {
-		return nil, errors.Join(err, t.Log.Close(ctx))
+		return nil, errors.Join(err, t.Close(ctx))
 	}
 	return t, nil
 }
@@ -162,7 +162,9 @@ func untilDone(ctx context.Context, done <-chan struct{}, run func(context.Conte
 	select {
 	case <-done:
 		stop()
-		<-ended
+		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+			return err
+		}
 		return ctx.Err()
 	case err := <-ended:
 		if err == nil {

@@ -80,7 +80,7 @@ func childrenOf(pid int) ([]int, error) {
 		if err != nil {
 			continue // a thread that has ended since
 		}
-		for _, field := range strings.Fields(string(text)) {
+		for field := range strings.FieldsSeq(string(text)) {
 			if n, err := strconv.Atoi(field); err == nil {
 				pids = append(pids, n)
 			}

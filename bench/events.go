@@ -15,11 +15,19 @@ const app = "commoodlemoodlemobile"
 // moodleData is the data of a forum post's notification, as Moodle's airnotifier plugin sends it.
 func moodleData(i int) []*pushv1.KeyValue {
 	return []*pushv1.KeyValue{
-		{Key: "courseid", Value: "1"}, {Key: "component", Value: "mod_forum"}, {Key: "name", Value: "posts"}, {Key: "notification", Value: "1"},
+		{Key: "courseid", Value: "1"},
+		{Key: "component", Value: "mod_forum"},
+		{Key: "name", Value: "posts"},
+		{Key: "notification", Value: "1"},
 		{Key: "contexturl", Value: fmt.Sprintf("https://moodle.example.org/mod/forum/discuss.php?d=%d#p%d", i%977, i)},
-		{Key: "savedmessageid", Value: fmt.Sprint(100_000 + i)}, {Key: "userfromid", Value: fmt.Sprint(i % 1009)}, {Key: "usertoid", Value: fmt.Sprint(i % 5003)},
-		{Key: "userfromfullname", Value: "Anne O'Neil"}, {Key: "processor", Value: "moodle"}, {Key: "site", Value: "0123456789abcdef0123456789abcdef"},
-		{Key: "sitefullname", Value: "Campus"}, {Key: "wwwroot", Value: "https://moodle.example.org"},
+		{Key: "savedmessageid", Value: fmt.Sprint(100_000 + i)},
+		{Key: "userfromid", Value: fmt.Sprint(i % 1009)},
+		{Key: "usertoid", Value: fmt.Sprint(i % 5003)},
+		{Key: "userfromfullname", Value: "Anne O'Neil"},
+		{Key: "processor", Value: "moodle"},
+		{Key: "site", Value: "0123456789abcdef0123456789abcdef"},
+		{Key: "sitefullname", Value: "Campus"},
+		{Key: "wwwroot", Value: "https://moodle.example.org"},
 	}
 }
 

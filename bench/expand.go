@@ -36,7 +36,7 @@ func (h *harness) expandPebble(ctx context.Context) ([]Row, error) {
 			return nil, nil, err
 		}
 		began := time.Now()
-		if err := t.register(ctx, n); err == nil {
+		if err = t.register(ctx, n); err == nil {
 			err = t.project(ctx, store)
 		}
 		if err != nil {
@@ -283,9 +283,8 @@ func (a *memoryAudience) Page(_ context.Context, q schemas.PageQuery, page *sche
 	rows := a.rows[q.Transport]
 	at, _ := slices.BinarySearchFunc(rows, q.ShardFrom, func(d memoryDevice, shard uint32) int { return d.compare(shard, "") })
 	if q.After.Set {
-		found := false
-		at, found = slices.BinarySearchFunc(rows, q.After, func(d memoryDevice, c schemas.Cursor) int { return d.compare(c.Shard, c.Token) })
-		if found {
+		var found bool
+		if at, found = slices.BinarySearchFunc(rows, q.After, func(d memoryDevice, c schemas.Cursor) int { return d.compare(c.Shard, c.Token) }); found {
 			at++
 		}
 	}

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -133,16 +135,12 @@ func (h *harness) settled(ctx context.Context, name string, round int, s side) (
 
 // String is a sample on part of a line.
 func (s sample) String() string {
-	text := fmt.Sprintf("%9.0f/s %6.2f µs CPU", s.rate(), s.cpuUS())
-	names := make([]string, 0, len(s.others))
-	for name := range s.others {
-		names = append(names, name)
+	var text strings.Builder
+	fmt.Fprintf(&text, "%9.0f/s %6.2f µs CPU", s.rate(), s.cpuUS())
+	for _, name := range slices.Sorted(maps.Keys(s.others)) {
+		fmt.Fprintf(&text, ", %s %.2f", name, float64(s.others[name].Microseconds())/float64(s.n))
 	}
-	slices.Sort(names)
-	for _, name := range names {
-		text += fmt.Sprintf(", %s %.2f", name, float64(s.others[name].Microseconds())/float64(s.n))
-	}
-	return text
+	return text.String()
 }
 
 func (h *harness) profileFile(name string, round int) string {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -118,12 +119,7 @@ func Run(ctx context.Context, o Options) ([]Row, error) {
 }
 
 func (b *benchmark) matches(only *regexp.Regexp) bool {
-	for _, name := range b.rows {
-		if only.MatchString(name) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(b.rows, only.MatchString)
 }
 
 // runIn runs one benchmark in a folder of its own, which is removed after it.

@@ -165,7 +165,7 @@ func (m Moodle) Do(ctx context.Context, method, path, contentType string, body [
 func form(pairs ...string) (body []byte, contentType string, err error) {
 	var b bytes.Buffer
 	w := multipart.NewWriter(&b)
-	for i := 0; i < len(pairs); i += 2 {
+	for i := 0; i+1 < len(pairs); i += 2 {
 		if err := w.WriteField(pairs[i], pairs[i+1]); err != nil {
 			return nil, "", err
 		}

@@ -169,7 +169,7 @@ func (u *runningUp) stop() error {
 	if u.log != nil {
 		closing, cancel := context.WithTimeout(context.Background(), childPatience)
 		defer cancel()
-		_ = u.log.Close(closing) //nolint:contextcheck // also when the benchmark's own has ended
+		_ = u.log.Close(closing)
 	}
 	_ = u.cmd.Process.Signal(syscall.SIGTERM)
 	if err := <-u.ended; err != nil {
