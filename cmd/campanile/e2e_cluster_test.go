@@ -4,14 +4,25 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/campanile-push/campanile/bench"
+	"github.com/campanile-push/campanile/eventlog/logtest"
+	"github.com/campanile-push/campanile/projections/chdbtest"
 )
 
 // TestRolesComeAndGo ends the processes of a cluster one after the other, each in the middle of a broadcast, while phones register and
@@ -168,4 +179,132 @@ func (w *world) countsAre(t *testing.T, r reconciled) {
 	if diff := cmp.Diff(reconciled{Accepted: r.Accepted, Delivered: r.Delivered, Repeats: r.Repeats}, got); diff != "" {
 		t.Errorf("ClickHouse counts otherwise (-log +clickhouse):\n%s", diff)
 	}
+}
+
+// TestClusterScript plays deployments/local/cluster.sh: everything runs, a second start starts what is missing and leaves the others
+// alone, and nothing runs after the end.
+func TestClusterScript(t *testing.T) {
+	t.Parallel()
+	cfg, database := logtest.Kafka(t), newDatabase(t)
+	chdbtest.Library(t)
+	clusterSlot <- struct{}{}
+	t.Cleanup(func() { <-clusterSlot })
+	w := &world{dir: t.TempDir()}
+	env := []string{
+		"CLUSTER_DIR=" + w.dir, "CLUSTER_BINARY=" + binary, "CLUSTER_PORT=" + strconv.Itoa(freePorts(t)), "CLUSTER_PARTITIONS=2",
+		"CLUSTER_PREFIX=" + cfg.Prefix, "KAFKA_BROKERS=" + strings.Join(cfg.Brokers, ","), "POSTGRES_URL=" + database,
+	}
+	cluster := func(verb string) string {
+		out, err := script(env, "cluster.sh", verb)
+		return must(t, out, err)
+	}
+	t.Cleanup(func() {
+		for _, verb := range []string{"down", "engines-down"} {
+			if out, err := script(env, "cluster.sh", verb); err != nil {
+				t.Errorf("%s: %v %s", verb, err, out)
+			}
+		}
+		if left := processesOf(t, w.dir); len(left) > 0 {
+			t.Errorf("after the end these still run: %v", left)
+		}
+	})
+	cluster("up")
+	before := processesOf(t, w.dir)
+	names := slices.Sorted(maps.Keys(before))
+	if want := slices.Sorted(slices.Values(append(slices.Collect(maps.Keys(roleNames())), "engine", "simulator"))); !slices.Equal(names, want) {
+		t.Fatalf("want the processes %v, got %v", want, names)
+	}
+
+	if err := syscall.Kill(before["fcm-1"], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "the killed process is gone", func() bool { return processesOf(t, w.dir)["fcm-1"] == 0 })
+	if out, err := script(env, "cluster.sh", "status"); err == nil {
+		t.Errorf("status without a sender: want an error, got %s", out)
+	}
+	out := cluster("up")
+	after := processesOf(t, w.dir)
+	if after["fcm-1"] == 0 || after["fcm-1"] == before["fcm-1"] {
+		t.Error("the killed process was not started again")
+	}
+	after["fcm-1"] = before["fcm-1"]
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Errorf("a second start touched what ran (-before +after):\n%s", diff)
+	}
+
+	// The settings that it leaves are those of every command, and what it started delivers.
+	w.settings = []string{"CAMPANILE_CONFIG=" + filepath.Join(w.dir, "campanile.yaml")}
+	text, err := os.ReadFile(filepath.Join(w.dir, "simulator", "simulator.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &w.sim); err != nil {
+		t.Fatal(err)
+	}
+	w.app(t, app)
+	ingest := regexp.MustCompile(`(?m)^ingest-2 (\S+)$`).FindStringSubmatch(out)
+	if ingest == nil {
+		t.Fatalf("up prints no address of ingest-2:\n%s", out)
+	}
+	m := bench.Moodle{BaseURL: ingest[1], App: app, Key: w.key(t, app, "all"), Client: bench.NewClient(4)}
+	all := phones("script", 6)
+	for _, p := range all {
+		if err := m.Register(t.Context(), p.Token, p.Platform, "room"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := m.Broadcast(t.Context(), "room", "Welcome"); err != nil {
+		t.Fatal(err)
+	}
+	r := w.accounts(t, time.Minute, int64(len(all)))
+	if want := (reconciled{Accepted: 6, Delivered: 6}); r != want {
+		t.Errorf("want %+v, got %+v", want, r)
+	}
+	w.countsAre(t, r)
+}
+
+// processesOf are the live processes that have a pid file in a cluster's folder.
+func processesOf(t *testing.T, dir string) map[string]int {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	running := map[string]int{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // empty for who has ended and was not waited for
+		if err == nil && strings.Contains(string(command), dir) {
+			running[strings.TrimSuffix(filepath.Base(file), ".pid")] = pid
+		}
+	}
+	return running
+}
+
+// freePorts is the first of a hundred ports of which nobody listens on those that cluster.sh takes.
+func freePorts(t *testing.T) int {
+	t.Helper()
+	for base := 20000; base < 32000; base += 100 {
+		free := true
+		for _, offset := range []int{1, 2, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 99} {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+offset))
+			if err != nil {
+				free = false
+				break
+			}
+			_ = l.Close()
+		}
+		if free {
+			return base
+		}
+	}
+	t.Fatal("no free ports")
+	return 0
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -130,7 +129,7 @@ func (r *running) await(t *testing.T, pattern string) []string {
 }
 
 //nolint:gochecknoglobals // the script is asked once for all tests
-var postgres = sync.OnceValues(func() (string, error) { return script("postgres.sh", "POSTGRES_URL", "start") })
+var postgres = sync.OnceValues(func() (string, error) { return script(nil, "postgres.sh", "start") })
 
 // newDatabase makes a database for a test in a PostgreSQL that deployments/local/postgres.sh starts and leaves running. The test is skipped
 // as logtest.Kafka says.
@@ -143,36 +142,29 @@ func newDatabase(t *testing.T) string {
 		t.Skipf("NOT TESTED on PostgreSQL, which cannot be had: %v", err)
 	}
 	name := "campanile_" + strings.ReplaceAll(schemas.NewID().String(), "-", "")
-	at, err := script("postgres.sh", "POSTGRES_URL", "database", name)
+	out, err := script(nil, "postgres.sh", "database", name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, err := script("postgres.sh", "", "drop", name); err != nil {
+		if _, err := script(nil, "postgres.sh", "drop", name); err != nil {
 			t.Error(err)
 		}
 	})
-	return at
+	return strings.TrimPrefix(strings.TrimSpace(out), "POSTGRES_URL=")
 }
 
-// script runs one of deployments/local and returns the value of a variable that it prints.
-func script(name, variable string, args ...string) (string, error) {
+// script runs one of deployments/local and returns what it prints.
+func script(env []string, name string, args ...string) (string, error) {
 	var said bytes.Buffer
 	cmd := exec.Command(filepath.Join("..", "..", "deployments", "local", name), args...)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stderr = &said
 	out, err := cmd.Output()
 	if err != nil {
 		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, bytes.TrimSpace(said.Bytes()))
 	}
-	for line := range strings.Lines(string(out)) {
-		if value, found := strings.CutPrefix(strings.TrimSpace(line), variable+"="); found {
-			return value, nil
-		}
-	}
-	if variable == "" {
-		return "", nil
-	}
-	return "", errors.New(name + " says no " + variable)
+	return string(out), nil
 }
 
 // role is one process of a cluster. It keeps its addresses over its lives.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -158,6 +159,8 @@ type world struct {
 	dir  string
 	sim  simulatorInfo
 	real *real // nil: embedded engines
+
+	settings []string // in place of all that env says otherwise
 }
 
 func newWorld(t *testing.T, simulatorArgs ...string) *world {
@@ -176,6 +179,9 @@ func (w *world) data() string { return filepath.Join(w.dir, "data") }
 
 // env points a campanile at this world.
 func (w *world) env(extra ...string) []string {
+	if w.settings != nil {
+		return append(slices.Clone(w.settings), extra...)
+	}
 	env := []string{
 		"CAMPANILE_DATA=" + w.data(),
 		"CAMPANILE_HTTP_LISTEN=127.0.0.1:0", "CAMPANILE_OPS_LISTEN=127.0.0.1:0",

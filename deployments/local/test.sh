@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
 # Runs every test with the race detector and says at the end what was skipped and why. The tests start the engines that they need by
-# the scripts beside this one; CAMPANILE_SKIP_REAL=1 skips those tests.
+# the scripts beside this one, and those that did not run before are stopped at the end; CAMPANILE_SKIP_REAL=1 skips those tests.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 mkdir -p build
+begun=()
+for engine in kafka postgres; do
+  deployments/local/$engine.sh status >/dev/null 2>&1 || begun+=("$engine")
+done
+stop_engines() { for engine in "${begun[@]}"; do deployments/local/"$engine".sh stop; done; }
+trap stop_engines EXIT
 status=0
 bin/gotestsum --format pkgname-and-test-fails --hide-summary=output --jsonfile build/test.json -- -race -timeout 15m "$@" ./... || status=$?
 skipped=$(grep -c '"Action":"skip".*"Test":' build/test.json || true)
