@@ -23,7 +23,7 @@ type MoodleOptions struct {
 	MobileApp string
 	// Channel is what the devices join; empty: default, or the channel of KeyID's claim.
 	Channel string
-	// KeyID is the access key to which the registrations are ascribed: the site's. It must be in force.
+	// KeyID is the access key to which the registrations are ascribed: the site's. It must be in force; the beginning of its id will do.
 	KeyID string
 }
 
@@ -74,15 +74,16 @@ func (m *moodle) bind() error {
 	}
 	m.channel = o.Channel
 	if o.KeyID != "" {
-		claim, ok := m.state.Claim(o.App, o.KeyID)
+		id, key, err := m.state.key(o.App, o.KeyID)
 		switch {
-		case !ok:
-			return fmt.Errorf("app %s has no key %s in force: `campanile key list %s`", o.App, o.KeyID, o.App)
-		case claim != "" && m.channel != "":
+		case err != nil:
+			return err
+		case key.channel != "" && m.channel != "":
 			return errors.New("a site's key has a channel of its own: leave --channel out")
-		case claim != "":
-			m.channel = claim
+		case key.channel != "":
+			m.channel = key.channel
 		}
+		o.KeyID = id
 	}
 	if m.channel == "" {
 		m.channel = defaultChannel

@@ -22,6 +22,7 @@ func moodleLog(t *testing.T) *memoryLog {
 		out.AppConfigured(&pushv1.AppConfigured{App: campus})
 		out.AccessKeyIssued(&pushv1.AccessKeyIssued{App: campus, KeyId: "site", Claim: &pushv1.Claim{Url: "https://a.example.org", Channel: "site-a"}})
 		out.AccessKeyIssued(&pushv1.AccessKeyIssued{App: campus, KeyId: "operator"})
+		out.AccessKeyIssued(&pushv1.AccessKeyIssued{App: campus, KeyId: "second"})
 		out.AccessKeyIssued(&pushv1.AccessKeyIssued{App: campus, KeyId: "gone"})
 		out.AccessKeyRevoked(&pushv1.AccessKeyRevoked{App: campus, KeyId: "gone"})
 	}); err != nil {
@@ -104,7 +105,9 @@ func TestASitesDevicesJoinItsChannel(t *testing.T) {
 		{"operator", "", "default", ""},
 		{"operator", "course", "course", ""},
 		{"site", "course", "", "channel of its own"},
-		{"gone", "", "", "no key gone"},
+		{"sit", "", "site-a", ""},
+		{"gone", "", "", "no key in force"},
+		{"s", "", "", "several keys"},
 		{"", "a\x01", "", "channel"},
 	} {
 		log := moodleLog(t)

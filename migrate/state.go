@@ -2,6 +2,8 @@ package migrate
 
 import (
 	"crypto/sha256"
+	"fmt"
+	"strings"
 
 	"github.com/campanile-push/campanile/schemas"
 	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
@@ -83,10 +85,24 @@ func NewState() *State {
 // HasApp reports whether the app was configured.
 func (s *State) HasApp(app string) bool { return s.configs[app] }
 
-// Claim is the channel of a site key's claim. ok is false for a key that is not in force; the channel is empty for an operator's key.
-func (s *State) Claim(app, keyID string) (channel string, ok bool) {
-	k := s.keys[keyOf{app, keyID}]
-	return k.channel, k.state == keyIssued
+// key finds the key in force whose id is, or begins with, id.
+func (s *State) key(app, id string) (fullID string, key issuedKey, err error) {
+	if k := s.keys[keyOf{app, id}]; k.state == keyIssued {
+		return id, k, nil
+	}
+	for k, issued := range s.keys {
+		if k.app != app || issued.state != keyIssued || !strings.HasPrefix(k.id, id) {
+			continue
+		}
+		if fullID != "" {
+			return "", issuedKey{}, fmt.Errorf("several keys of %s have ids that begin with %q: give more of it", app, id)
+		}
+		fullID, key = k.id, issued
+	}
+	if fullID == "" {
+		return "", issuedKey{}, fmt.Errorf("app %s has no key in force whose id begins with %q: `campanile key list %s`", app, id, app)
+	}
+	return fullID, key, nil
 }
 
 // sites counts the claims to each address of an app, and says which of them are proven.

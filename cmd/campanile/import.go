@@ -146,7 +146,7 @@ message_airnotifier_devices was joined, devices that their users switched off ar
 	flags.StringVar(&o.App, "app", "", "the app that the devices belong to")
 	flags.StringVar(&o.MobileApp, "mobile-app", "", "bundle id of the mobile app whose rows are taken; empty: the one that is --app but for its dots")
 	flags.StringVar(&o.Channel, "channel", "", "channel that the devices join; empty: default, or the site's own with --key")
-	flags.StringVar(&o.KeyID, "key", "", "id of the site's access key")
+	flags.StringVar(&o.KeyID, "key", "", "id of the site's access key, or the beginning of it")
 	_ = cmd.MarkFlagRequired("app") // an error only for a flag that is not there
 	return cmd
 }
