@@ -33,6 +33,18 @@ func IDFrom(b []byte) ID {
 // String is the canonical lower-case text form, as APNs wants it in apns-id.
 func (id ID) String() string { return uuid.UUID(id).String() }
 
+// Append appends the text form of String.
+func (id ID) Append(b []byte) []byte {
+	const digits = "0123456789abcdef"
+	for i, c := range id {
+		if i == 4 || i == 6 || i == 8 || i == 10 {
+			b = append(b, '-')
+		}
+		b = append(b, digits[c>>4], digits[c&15])
+	}
+	return b
+}
+
 // IsZero reports whether id is none.
 func (id ID) IsZero() bool { return id == ID{} }
 

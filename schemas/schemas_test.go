@@ -429,3 +429,12 @@ func TestOutcomeWordsAreAll(t *testing.T) {
 		seen[o.Word()] = true
 	}
 }
+
+func TestAnAppendedIDIsItsText(t *testing.T) {
+	t.Parallel()
+	for _, id := range []schemas.ID{{}, schemas.NewID(), schemas.BulkSendID(schemas.NewID(), schemas.Device{App: "a", Token: "b"})} {
+		if want, got := "<"+id.String(), string(id.Append([]byte("<"))); got != want {
+			t.Errorf("want %s, got %s", want, got)
+		}
+	}
+}

@@ -62,6 +62,13 @@ const (
 	ReasonNoToken    = "oauth_refused"   // Google's token endpoint refused the service account
 	ReasonTokenDown  = "oauth_unreached" // Google's token endpoint could not be reached
 	ReasonBadSigning = "signing"         // the key could not sign
+	ReasonUnsendable = "unsendable"      // a field that HTTP cannot carry, such as a line break in a collapse id
+)
+
+// The HTTP/2 clients that a provider may push through: the vendor's own library, or closet h2.
+const (
+	StockTransport = "stock"
+	H2Transport    = "h2"
 )
 
 // ErrCredentials says that credentials cannot be used as they are. What wraps it says what to do.

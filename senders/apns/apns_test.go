@@ -25,12 +25,18 @@ import (
 // server answers as APNs does.
 type server struct {
 	providertest.HTTP
-	inspect func(req *http.Request, body []byte)
+	transport string // of the providers opened
+	inspect   func(req *http.Request, body []byte)
 }
 
 func start(t testing.TB) *server {
 	t.Helper()
-	s := &server{}
+	return startFor(t, senders.StockTransport)
+}
+
+func startFor(t testing.TB, transport string) *server {
+	t.Helper()
+	s := &server{transport: transport}
 	s.StartHTTP(t, http.HandlerFunc(s.serve))
 	return s
 }
@@ -72,7 +78,7 @@ func (s *server) Open(t *testing.T, timeout time.Duration) senders.Provider {
 
 func (s *server) open(t testing.TB, timeout time.Duration) senders.Provider {
 	t.Helper()
-	p, err := apns.Open(t.Context(), account(t), apns.Options{Production: s.URL, RootCAs: s.Roots, Timeout: timeout})
+	p, err := apns.Open(t.Context(), account(t), apns.Options{Production: s.URL, RootCAs: s.Roots, Timeout: timeout, Transport: s.transport})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,12 +110,36 @@ func p8(t testing.TB, curve elliptic.Curve) string {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	providertest.Run(t, schemas.APNS, func(t *testing.T) providertest.Server { return start(t) })
+	for _, transport := range transports {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			providertest.Run(t, schemas.APNS, func(t *testing.T) providertest.Server { return startFor(t, transport) })
+		})
+	}
+}
+
+// transports are the HTTP/2 clients that every test of pushes runs on.
+var transports = []string{senders.StockTransport, senders.H2Transport}
+
+func TestAnUnknownTransportIsRefused(t *testing.T) {
+	t.Parallel()
+	if _, err := apns.Open(t.Context(), account(t), apns.Options{Transport: "pigeon"}); err == nil || !strings.Contains(err.Error(), "pigeon") {
+		t.Errorf("want the transport refused by name, got %v", err)
+	}
 }
 
 func TestPayloadAndHeadersGoOutAsRendered(t *testing.T) {
 	t.Parallel()
-	s := start(t)
+	for _, transport := range transports {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			goOut(t, startFor(t, transport))
+		})
+	}
+}
+
+func goOut(t *testing.T, s *server) {
+	t.Helper()
 	type seen struct {
 		header http.Header
 		body   string
@@ -155,8 +185,8 @@ func TestOneTeamAndKeyShareOneProviderToken(t *testing.T) {
 	s.inspect = func(req *http.Request, _ []byte) { got <- req.Header.Get("authorization") }
 	a := account(t)
 	var signers apns.Signers
-	for range 2 {
-		p, err := apns.Open(t.Context(), a, apns.Options{Production: s.URL, RootCAs: s.Roots, Signers: &signers})
+	for _, transport := range transports {
+		p, err := apns.Open(t.Context(), a, apns.Options{Production: s.URL, RootCAs: s.Roots, Signers: &signers, Transport: transport})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,10 +219,18 @@ func TestACertificateSpeaksForItself(t *testing.T) {
 	if err := apns.CheckCredentials(file("modern.p12")); !errors.Is(err, senders.ErrCredentials) || !strings.Contains(err.Error(), "-legacy") {
 		t.Errorf("want to be told of -legacy, got %v", err)
 	}
-	p, err := apns.Open(t.Context(), senders.Account{App: "moodle", APNS: file("client.p12")}, apns.Options{Production: s.URL, RootCAs: s.Roots})
-	if err != nil {
-		t.Fatal(err)
+	for _, transport := range transports {
+		p, err := apns.Open(t.Context(), senders.Account{App: "moodle", APNS: file("client.p12")}, apns.Options{Production: s.URL, RootCAs: s.Roots, Transport: transport})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pushOnce(t, s, p, got)
 	}
+}
+
+// pushOnce pushes with a certificate.
+func pushOnce(t *testing.T, s *server, p senders.Provider, got <-chan http.Header) {
+	t.Helper()
 	answered := make(chan senders.Result, 1)
 	p.Push(t.Context(), providertest.Request(t, schemas.APNS, s.Token(1)), func(_ *senders.Request, a senders.Result) { answered <- a })
 	if a := <-answered; a.Outcome != pushv1.Outcome_OUTCOME_ACCEPTED {
@@ -203,6 +241,28 @@ func TestACertificateSpeaksForItself(t *testing.T) {
 	}
 	if err := p.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWhatHTTPCannotCarryIsRejected(t *testing.T) {
+	t.Parallel()
+	s := startFor(t, senders.H2Transport)
+	p := s.Open(t, 0)
+	defer func() { _ = p.Close() }()
+	for name, change := range map[string]func(r *senders.Request){
+		"a collapse id of two lines": func(r *senders.Request) { r.APNS.CollapseID = "a\nb" },
+		"a push type of two lines":   func(r *senders.Request) { r.APNS.PushType = "a\nb" },
+	} {
+		r := providertest.Request(t, schemas.APNS, s.Token(1))
+		change(r)
+		answered := make(chan senders.Result, 1)
+		p.Push(t.Context(), r, func(_ *senders.Request, a senders.Result) { answered <- a })
+		if a := <-answered; a.Outcome != pushv1.Outcome_OUTCOME_REJECTED || a.Reason != senders.ReasonUnsendable {
+			t.Errorf("%s: want rejected, got %+v", name, a)
+		}
+	}
+	if seen := s.Seen(t, s.Token(1)); seen != 0 {
+		t.Errorf("want nothing sent, got %d", seen)
 	}
 }
 

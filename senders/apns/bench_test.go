@@ -26,14 +26,18 @@ func yes(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("apns-id", req.Header.Get("apns-id"))
 }
 
-// BenchmarkSenderAPNS is the whole sender on apns2; the server is another process.
+// BenchmarkSenderAPNS is the whole sender on each transport; the server is another process.
 func BenchmarkSenderAPNS(b *testing.B) {
-	url, roots := providertest.StartChild(b)
-	plain, err := credentials(b).MarshalVT()
-	if err != nil {
-		b.Fatal(err)
+	for _, transport := range transports {
+		b.Run(transport, func(b *testing.B) {
+			url, roots := providertest.StartChild(b)
+			plain, err := credentials(b).MarshalVT()
+			if err != nil {
+				b.Fatal(err)
+			}
+			providertest.BenchSender(b, schemas.APNS, plain, func(ctx context.Context, a senders.Account) (senders.Provider, error) {
+				return apns.Open(ctx, a, apns.Options{Production: url, RootCAs: roots, MaxConns: 8, Transport: transport})
+			})
+		})
 	}
-	providertest.BenchSender(b, schemas.APNS, plain, func(ctx context.Context, a senders.Account) (senders.Provider, error) {
-		return apns.Open(ctx, a, apns.Options{Production: url, RootCAs: roots, MaxConns: 8})
-	})
 }

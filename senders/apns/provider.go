@@ -1,9 +1,8 @@
-// Package apns pushes through Apple's APNs with apns2, over connections of closet h2.
+// Package apns pushes through Apple's APNs: with apns2's client, or with closet h2's and apns2's tokens.
 package apns
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -14,8 +13,6 @@ import (
 
 	"github.com/sideshow/apns2"
 
-	"github.com/campanile-push/campanile/schemas"
-	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
 	"github.com/campanile-push/campanile/senders"
 	"github.com/campanile-push/campanile/senders/h2"
 )
@@ -32,18 +29,17 @@ type Options struct {
 	MaxConns int
 	// Timeout is for one push: 15 s. After that its fate is unknown, and it is tried again.
 	Timeout time.Duration
+	// Transport is senders.StockTransport (also "") or senders.H2Transport.
+	Transport string
 	// Signers are shared by all providers of a process, since Apple counts the provider tokens of a team together. Nil: its own.
 	Signers *Signers
 }
 
-// Provider is senders.Provider on APNs.
-type Provider struct {
+// stock is senders.Provider on apns2's client.
+type stock struct {
+	*target
 	client    *apns2.Client
 	transport *h2.Transport
-	signer    *signer // nil: a certificate speaks for us
-	topic     string
-	limit     int
-	timeout   time.Duration
 
 	jobs chan job
 	life context.Context //nolint:containedctx // ends with Close: workers outlive the call that started them
@@ -55,7 +51,6 @@ type Provider struct {
 	workers int
 	pending int
 	drained chan struct{} // closed when closed and nothing is pending
-	renewed time.Time
 }
 
 type job struct {
@@ -65,66 +60,36 @@ type job struct {
 }
 
 // Open makes a provider, and a connection in the background. The error wraps senders.ErrCredentials, or says which option is wrong.
-func Open(_ context.Context, a senders.Account, o Options) (*Provider, error) {
-	c, err := parse(a.APNS)
+func Open(_ context.Context, a senders.Account, o Options) (senders.Provider, error) {
+	t, err := newTarget(a, o)
 	if err != nil {
 		return nil, err
 	}
-	base := o.Production
-	if base == "" {
-		base = apns2.HostProduction
+	switch o.Transport {
+	case "", senders.StockTransport:
+		return openStock(t, o), nil //nolint:contextcheck // a provider outlives the call that opens it
+	case senders.H2Transport:
+		return openDirect(t, o)
 	}
-	if a.Environment == schemas.Sandbox {
-		if base = o.Sandbox; base == "" {
-			base = apns2.HostDevelopment
-		}
-	}
-	u, err := url.Parse(base)
-	if err != nil || u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("apns: %q is no base URL: want https://host[:port]", base)
-	}
-	p := &Provider{topic: c.topic, limit: o.Limit, timeout: o.Timeout, drained: make(chan struct{})}
-	if p.limit <= 0 {
-		p.limit = 900
-	}
-	if p.timeout <= 0 {
-		p.timeout = 15 * time.Second
-	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs}
-	if c.certificate != nil {
-		config.Certificates = []tls.Certificate{*c.certificate}
-	} else {
-		signers := o.Signers
-		if signers == nil {
-			signers = &Signers{}
-		}
-		if p.signer, err = signers.of(c, time.Now()); err != nil {
-			return nil, err
-		}
-	}
-	p.transport = h2.NewTransport(h2.Options{TLS: config, MaxConns: o.MaxConns}) //nolint:contextcheck // connections outlive the push that opens them
-	p.client = &apns2.Client{Host: u.Scheme + "://" + u.Host, HTTPClient: &http.Client{Transport: wire{p.transport}}}
+	return nil, fmt.Errorf("apns: %q is no transport: want %s or %s", o.Transport, senders.StockTransport, senders.H2Transport)
+}
+
+func openStock(t *target, o Options) *stock {
+	p := &stock{target: t, drained: make(chan struct{})}
+	p.transport = h2.NewTransport(h2.Options{TLS: t.config, MaxConns: o.MaxConns})
+	t.renew = p.transport.Renew
+	p.client = &apns2.Client{Host: t.url.Scheme + "://" + t.url.Host, HTTPClient: &http.Client{Transport: wire{p.transport}}}
 	if p.signer != nil {
 		p.client.Token = p.signer.token
 	}
 	p.jobs = make(chan job, p.limit)
 	p.life, p.end = context.WithCancel(context.Background())
-	p.bg.Go(func() { _ = p.transport.Warm(p.life, addr(u)) }) // a failure shows at the first push
-	return p, nil
+	p.bg.Go(func() { _ = p.transport.Warm(p.life, addr(t.url)) }) // a failure shows at the first push
+	return p
 }
-
-func addr(u *url.URL) string {
-	if u.Port() != "" {
-		return u.Host
-	}
-	return u.Host + ":443"
-}
-
-// Limit implements senders.Provider.
-func (p *Provider) Limit() int { return p.limit }
 
 // Push implements senders.Provider.
-func (p *Provider) Push(ctx context.Context, r *senders.Request, done senders.Done) {
+func (p *stock) Push(ctx context.Context, r *senders.Request, done senders.Done) {
 	if ctx.Err() != nil || !p.enter() {
 		done(r, senders.Result{NoAttempt: true})
 		return
@@ -138,7 +103,7 @@ func (p *Provider) Push(ctx context.Context, r *senders.Request, done senders.Do
 }
 
 // enter counts a push in, and starts another worker where all are busy; a worker stays.
-func (p *Provider) enter() bool {
+func (p *stock) enter() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -152,7 +117,7 @@ func (p *Provider) enter() bool {
 	return true
 }
 
-func (p *Provider) leave() {
+func (p *stock) leave() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pending--
@@ -161,7 +126,7 @@ func (p *Provider) leave() {
 	}
 }
 
-func (p *Provider) work() {
+func (p *stock) work() {
 	for {
 		select {
 		case j := <-p.jobs:
@@ -174,7 +139,7 @@ func (p *Provider) work() {
 }
 
 // Close implements senders.Provider.
-func (p *Provider) Close() error {
+func (p *stock) Close() error {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
@@ -194,11 +159,11 @@ func (p *Provider) Close() error {
 }
 
 // push makes one attempt, and waits for its answer.
-func (p *Provider) push(ctx context.Context, r *senders.Request) senders.Result {
+func (p *stock) push(ctx context.Context, r *senders.Request) senders.Result {
 	began := time.Now()
 	if p.signer != nil {
 		if err := p.signer.fresh(began); err != nil {
-			return senders.Result{Verdict: senders.Verdict{Outcome: misconfigured, Actions: senders.Park}, Reason: senders.ReasonBadSigning}
+			return unsigned()
 		}
 	}
 	m := r.APNS
@@ -227,11 +192,6 @@ func (p *Provider) push(ctx context.Context, r *senders.Request) senders.Result 
 
 var emptyPayload = []byte("{}")
 
-const (
-	misconfigured = pushv1.Outcome_OUTCOME_MISCONFIGURED
-	unavailable   = pushv1.Outcome_OUTCOME_UNAVAILABLE
-)
-
 // failed judges a push without an answer.
 func failed(ctx context.Context, err error, began time.Time) senders.Result {
 	if ctx.Err() != nil {
@@ -242,33 +202,4 @@ func failed(ctx context.Context, err error, began time.Time) senders.Result {
 		reason = senders.ReasonTimeout
 	}
 	return senders.Result{Verdict: senders.Verdict{Outcome: unavailable}, Reason: reason, LatencyUS: time.Since(began).Microseconds()}
-}
-
-// leastRenewal is how far apart connections are given up: APNs takes rapid reconnecting for an attack.
-const leastRenewal = 5 * time.Second
-
-// heed does what an answer asks for beyond its own push.
-func (p *Provider) heed(answer senders.Result, bearer string) {
-	if answer.Actions == 0 {
-		return
-	}
-	now := time.Now()
-	if p.signer != nil && answer.Has(senders.RefreshToken) {
-		_ = p.signer.refused(bearer, now) // its error comes again with the next push
-	}
-	if p.signer != nil && answer.Has(senders.HoldToken) {
-		p.signer.hold(now)
-	}
-	if !answer.Has(senders.Reconnect) {
-		return
-	}
-	p.mu.Lock()
-	due := now.Sub(p.renewed) >= leastRenewal
-	if due {
-		p.renewed = now
-	}
-	p.mu.Unlock()
-	if due {
-		p.transport.Renew()
-	}
 }

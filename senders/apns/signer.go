@@ -69,6 +69,16 @@ func (s *signer) fresh(now time.Time) error {
 	return s.make(now)
 }
 
+// bearer is a token that is fresh.
+func (s *signer) bearer(now time.Time) (string, error) {
+	if err := s.fresh(now); err != nil {
+		return "", err
+	}
+	s.token.Lock()
+	defer s.token.Unlock()
+	return s.token.Bearer, nil
+}
+
 // make signs a token; s.mu is held.
 func (s *signer) make(now time.Time) error {
 	s.token.Lock()

@@ -31,14 +31,18 @@ func yes(w http.ResponseWriter, req *http.Request) {
 	_, _ = io.WriteString(w, `{"name":"projects/campus/messages/1"}`)
 }
 
-// BenchmarkSenderFCM is the whole sender on go-fcm; the server is another process.
+// BenchmarkSenderFCM is the whole sender on each transport; the server is another process.
 func BenchmarkSenderFCM(b *testing.B) {
-	url, roots := providertest.StartChild(b)
-	plain, err := credentials(b, url+"/token").MarshalVT()
-	if err != nil {
-		b.Fatal(err)
+	for _, transport := range transports {
+		b.Run(transport, func(b *testing.B) {
+			url, roots := providertest.StartChild(b)
+			plain, err := credentials(b, url+"/token").MarshalVT()
+			if err != nil {
+				b.Fatal(err)
+			}
+			providertest.BenchSender(b, schemas.FCM, plain, func(ctx context.Context, a senders.Account) (senders.Provider, error) {
+				return fcm.Open(ctx, a, fcm.Options{Endpoint: url, RootCAs: roots, Transport: transport})
+			})
+		})
 	}
-	providertest.BenchSender(b, schemas.FCM, plain, func(ctx context.Context, a senders.Account) (senders.Provider, error) {
-		return fcm.Open(ctx, a, fcm.Options{Endpoint: url, RootCAs: roots})
-	})
 }

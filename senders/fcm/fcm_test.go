@@ -30,11 +30,13 @@ type server struct {
 	refuse  atomic.Int32 // status of the token endpoint; zero: hand out
 	valid   atomic.Int32 // the number of the access token that FCM takes; zero: any
 	inspect func(body []byte, header http.Header)
+
+	transport string // of the providers opened
 }
 
-func start(t testing.TB) *server {
+func start(t testing.TB, transport string) *server {
 	t.Helper()
-	s := &server{}
+	s := &server{transport: transport}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /token", s.token)
 	mux.HandleFunc("POST /v1/projects/campus/messages:send", s.send)
@@ -116,7 +118,7 @@ func (s *server) Open(t *testing.T, timeout time.Duration) senders.Provider {
 func (s *server) open(t testing.TB, timeout time.Duration) senders.Provider {
 	t.Helper()
 	a := senders.Account{App: "moodle", CredentialsID: schemas.NewID(), FCM: credentials(t, s.URL+"/token")}
-	p, err := fcm.Open(t.Context(), a, fcm.Options{Endpoint: s.URL, RootCAs: s.Roots, Timeout: timeout})
+	p, err := fcm.Open(t.Context(), a, fcm.Options{Endpoint: s.URL, RootCAs: s.Roots, Timeout: timeout, Transport: s.transport})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,76 +159,105 @@ func push(t *testing.T, p senders.Provider, r *senders.Request) senders.Result {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	providertest.Run(t, schemas.FCM, func(t *testing.T) providertest.Server { return start(t) })
+	each(t, func(t *testing.T, transport string) {
+		providertest.Run(t, schemas.FCM, func(t *testing.T) providertest.Server { return start(t, transport) })
+	})
+}
+
+// transports are the HTTP/2 clients that every test of pushes runs on.
+var transports = []string{senders.StockTransport, senders.H2Transport}
+
+func each(t *testing.T, run func(t *testing.T, transport string)) {
+	t.Helper()
+	for _, transport := range transports {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			run(t, transport)
+		})
+	}
+}
+
+func TestAnUnknownTransportIsRefused(t *testing.T) {
+	t.Parallel()
+	a := senders.Account{App: "moodle", FCM: credentials(t, "https://oauth2.googleapis.com/token")}
+	if _, err := fcm.Open(t.Context(), a, fcm.Options{Transport: "pigeon"}); err == nil || !strings.Contains(err.Error(), "pigeon") {
+		t.Errorf("want the transport refused by name, got %v", err)
+	}
 }
 
 func TestMessageGoesOutAsRendered(t *testing.T) {
 	t.Parallel()
-	s := start(t)
-	got, names := make(chan string, 1), make(chan string, 1)
-	s.inspect = func(body []byte, header http.Header) {
-		got <- string(body)
-		names <- header.Get("X-Campanile-Send-Id")
-	}
-	p := s.Open(t, 0)
-	defer func() { _ = p.Close() }()
-	r := providertest.Request(t, schemas.FCM, s.Token(1))
-	if a := push(t, p, r); a.Name != "projects/campus/messages/00000001" {
-		t.Errorf("want FCM's name, got %q", a.Name)
-	}
-	if want, body := string(r.FCM.AppendBody(nil, r.Token, -1)), <-got; body != want {
-		t.Errorf("want %s, got %s", want, body)
-	}
-	if name := <-names; name != r.SendID.String() {
-		t.Errorf("want the send id %s in a header, got %q", r.SendID, name)
-	}
+	each(t, func(t *testing.T, transport string) {
+		s := start(t, transport)
+		got, names := make(chan string, 1), make(chan string, 1)
+		s.inspect = func(body []byte, header http.Header) {
+			got <- string(body)
+			names <- header.Get("X-Campanile-Send-Id")
+		}
+		p := s.Open(t, 0)
+		defer func() { _ = p.Close() }()
+		r := providertest.Request(t, schemas.FCM, s.Token(1))
+		if a := push(t, p, r); a.Name != "projects/campus/messages/00000001" {
+			t.Errorf("want FCM's name, got %q", a.Name)
+		}
+		if want, body := string(r.FCM.AppendBody(nil, r.Token, -1)), <-got; body != want {
+			t.Errorf("want %s, got %s", want, body)
+		}
+		if name := <-names; name != r.SendID.String() {
+			t.Errorf("want the send id %s in a header, got %q", r.SendID, name)
+		}
+	})
 }
 
 func TestARefusedAccessTokenIsReplacedOnce(t *testing.T) {
 	t.Parallel()
-	s := start(t)
-	s.valid.Store(2)
-	p := s.Open(t, 0)
-	defer func() { _ = p.Close() }()
-	got := push(t, p, providertest.Request(t, schemas.FCM, s.Token(1)))
-	if got.Outcome != pushv1.Outcome_OUTCOME_UNAVAILABLE || !got.Has(senders.RefreshToken) {
-		t.Errorf("want unavailable and a new token, got %+v", got)
-	}
-	if got = push(t, p, providertest.Request(t, schemas.FCM, s.Token(2))); got.Outcome != pushv1.Outcome_OUTCOME_ACCEPTED {
-		t.Errorf("want accepted with the next token, got %+v", got)
-	}
-	s.valid.Store(9) // refused again at once: the tokens are not the trouble
-	push(t, p, providertest.Request(t, schemas.FCM, s.Token(3)))
-	push(t, p, providertest.Request(t, schemas.FCM, s.Token(4)))
-	if n := s.tokens.Load(); n != 2 {
-		t.Errorf("want two tokens fetched, got %d", n)
-	}
+	each(t, func(t *testing.T, transport string) {
+		s := start(t, transport)
+		s.valid.Store(2)
+		p := s.Open(t, 0)
+		defer func() { _ = p.Close() }()
+		got := push(t, p, providertest.Request(t, schemas.FCM, s.Token(1)))
+		if got.Outcome != pushv1.Outcome_OUTCOME_UNAVAILABLE || !got.Has(senders.RefreshToken) {
+			t.Errorf("want unavailable and a new token, got %+v", got)
+		}
+		if got = push(t, p, providertest.Request(t, schemas.FCM, s.Token(2))); got.Outcome != pushv1.Outcome_OUTCOME_ACCEPTED {
+			t.Errorf("want accepted with the next token, got %+v", got)
+		}
+		s.valid.Store(9) // refused again at once: the tokens are not the trouble
+		push(t, p, providertest.Request(t, schemas.FCM, s.Token(3)))
+		push(t, p, providertest.Request(t, schemas.FCM, s.Token(4)))
+		if n := s.tokens.Load(); n != 2 {
+			t.Errorf("want two tokens fetched, got %d", n)
+		}
+	})
 }
 
 func TestARefusedServiceAccountParksTheApp(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		status  int32
-		outcome schemas.Outcome
-		reason  string
-	}{
-		{400, pushv1.Outcome_OUTCOME_MISCONFIGURED, senders.ReasonNoToken},
-		{503, pushv1.Outcome_OUTCOME_UNAVAILABLE, senders.ReasonTokenDown},
-	} {
-		s := start(t)
-		s.refuse.Store(c.status)
-		p := s.Open(t, 0)
-		got := push(t, p, providertest.Request(t, schemas.FCM, s.Token(1)))
-		if got.Outcome != c.outcome || got.Reason != c.reason {
-			t.Errorf("token endpoint says %d: want %s, got %+v", c.status, c.reason, got)
+	each(t, func(t *testing.T, transport string) {
+		for _, c := range []struct {
+			status  int32
+			outcome schemas.Outcome
+			reason  string
+		}{
+			{400, pushv1.Outcome_OUTCOME_MISCONFIGURED, senders.ReasonNoToken},
+			{503, pushv1.Outcome_OUTCOME_UNAVAILABLE, senders.ReasonTokenDown},
+		} {
+			s := start(t, transport)
+			s.refuse.Store(c.status)
+			p := s.Open(t, 0)
+			got := push(t, p, providertest.Request(t, schemas.FCM, s.Token(1)))
+			if got.Outcome != c.outcome || got.Reason != c.reason {
+				t.Errorf("token endpoint says %d: want %s, got %+v", c.status, c.reason, got)
+			}
+			if seen := s.Seen(t, s.Token(1)); seen != 0 {
+				t.Errorf("want nothing sent without a token, got %d", seen)
+			}
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
 		}
-		if seen := s.Seen(t, s.Token(1)); seen != 0 {
-			t.Errorf("want nothing sent without a token, got %d", seen)
-		}
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
-	}
+	})
 }
 
 func TestCredentialsThatCannotWorkSayWhatToDo(t *testing.T) {

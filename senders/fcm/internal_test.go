@@ -1,7 +1,7 @@
 package fcm
 
 import (
-	"net/http"
+	"encoding/json"
 	"testing"
 	"time"
 
@@ -31,7 +31,7 @@ func TestAnswersAreReadByDetailNotByStatusAlone(t *testing.T) {
 		{"HTML", 502, `<html>`, unavailable, 0, senders.ReasonNoBody},
 		{"third party", 401, `{"error":{"details":[` + fcm + `THIRD_PARTY_AUTH_ERROR"}]}}`, misconfigured, 0, "THIRD_PARTY_AUTH_ERROR"},
 	} {
-		got := read(c.status, http.Header{}, []byte(c.body), time.Now())
+		got := read(c.status, "", []byte(c.body), time.Now())
 		if got.Outcome != c.outcome || got.Actions != c.actions || got.Reason != c.reason {
 			t.Errorf("%s: want %s %b %q, got %+v", c.name, c.outcome.Word(), c.actions, c.reason, got)
 		}
@@ -41,11 +41,20 @@ func TestAnswersAreReadByDetailNotByStatusAlone(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add(404, []byte(`{"error":{"status":"NOT_FOUND","details":[{"@type":"`+fcmError+`","errorCode":"UNREGISTERED"}]}}`))
 	f.Add(200, []byte(`{"name":"projects/p/messages/1"}`))
+	f.Add(200, []byte(` { "name" : "a\\u00e9\\"b" }`))
+	f.Add(200, []byte(`{"name":"a","name":"b"}`))
 	f.Add(502, []byte(`<html>`))
 	f.Fuzz(func(t *testing.T, status int, body []byte) {
-		got := read(status, http.Header{}, body, time.Unix(0, 0))
+		got := read(status, "", body, time.Unix(0, 0))
 		if got.Outcome == 0 || len(got.Reason) > 64 || (got.Reason == "") != (got.Outcome == accepted) {
 			t.Errorf("want an outcome, and a bounded reason for all but accepted, got %+v", got)
+		}
+		var sent struct {
+			Name string `json:"name"`
+		}
+		_ = json.Unmarshal(body, &sent)
+		if name := readName(body); name != sent.Name {
+			t.Errorf("%q: want the name %q, got %q", body, sent.Name, name)
 		}
 	})
 }

@@ -1,30 +1,20 @@
-// Package fcm pushes through Google's FCM HTTP v1 with go-fcm, over connections of closet h2.
+// Package fcm pushes through Google's FCM HTTP v1: with go-fcm's client, or with closet h2's.
 package fcm
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"firebase.google.com/go/v4/messaging"
 	gofcm "github.com/appleboy/go-fcm"
 
-	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
 	"github.com/campanile-push/campanile/senders"
 	"github.com/campanile-push/campanile/senders/h2"
-)
-
-const (
-	accepted      = pushv1.Outcome_OUTCOME_ACCEPTED
-	misconfigured = pushv1.Outcome_OUTCOME_MISCONFIGURED
-	unavailable   = pushv1.Outcome_OUTCOME_UNAVAILABLE
 )
 
 // Options say how to reach FCM; the zero value reaches Google. Where access tokens come from stands in the service account
@@ -41,6 +31,8 @@ type Options struct {
 	MaxConns int
 	// Timeout is for one push: 15 s (Google advises 10 at least). After that its fate is unknown, and it is tried again.
 	Timeout time.Duration
+	// Transport is senders.StockTransport (also "") or senders.H2Transport.
+	Transport string
 }
 
 // The SDK starts 50 goroutines for every Send, whatever the number of messages, and each works through its share: so messages are
@@ -57,15 +49,11 @@ const (
 	sendIDHeader    = "X-Campanile-Send-Id"
 )
 
-// Provider is senders.Provider on FCM.
-type Provider struct {
+// stock is senders.Provider on go-fcm's client.
+type stock struct {
+	*target
 	client    *gofcm.Client
 	transport *h2.Transport
-	idle      func() // closes the idle connections to the token endpoint
-	tokens    *tokens
-	limit     int
-	timeout   time.Duration
-	named     bool // pushes carry sendIDHeader
 
 	jobs  chan job
 	slots chan struct{}
@@ -87,40 +75,30 @@ type job struct {
 
 // Open makes a provider, and fetches a token and makes a connection in the background. The error wraps senders.ErrCredentials, or
 // says which option is wrong.
-func Open(_ context.Context, a senders.Account, o Options) (*Provider, error) {
-	config, project, err := parse(a.FCM)
+func Open(_ context.Context, a senders.Account, o Options) (senders.Provider, error) {
+	t, err := newTarget(a, o)
 	if err != nil {
 		return nil, err
-	}
-	endpoint := strings.TrimSuffix(o.Endpoint, "/")
-	if endpoint == "" {
-		endpoint = defaultEndpoint
-	}
-	u, err := url.Parse(endpoint)
-	if err != nil || u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("fcm: %q is no base URL: want https://host[:port]", o.Endpoint)
-	}
-	if !strings.HasSuffix(endpoint, "/v1") {
-		endpoint += "/v1" // go-fcm appends /projects/… to what it is given
-	}
-	p := &Provider{limit: o.Limit, timeout: o.Timeout, named: u.Host != googleHost, drained: make(chan struct{})}
-	if p.limit <= 0 {
-		p.limit = 900
-	}
-	if p.timeout <= 0 {
-		p.timeout = 15 * time.Second
 	}
 	if o.MaxConns <= 0 {
 		o.MaxConns = 10
 	}
-	trust := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs}
-	p.transport = h2.NewTransport(h2.Options{TLS: trust, MaxConns: o.MaxConns}) //nolint:contextcheck // connections outlive the push that opens them
-	oauth := &http.Transport{TLSClientConfig: trust.Clone(), ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment}
-	p.idle = oauth.CloseIdleConnections
-	p.tokens = &tokens{config: config, client: &http.Client{Transport: oauth, Timeout: fetchTimeout}}
+	switch o.Transport {
+	case "", senders.StockTransport:
+		return openStock(t, o) //nolint:contextcheck // a provider outlives the call that opens it
+	case senders.H2Transport:
+		return openDirect(t, o)
+	}
+	return nil, fmt.Errorf("fcm: %q is no transport: want %s or %s", o.Transport, senders.StockTransport, senders.H2Transport)
+}
+
+func openStock(t *target, o Options) (senders.Provider, error) {
+	p := &stock{target: t, drained: make(chan struct{})}
+	p.transport = h2.NewTransport(h2.Options{TLS: t.trust, MaxConns: o.MaxConns})
 	p.life, p.end = context.WithCancel(context.Background())
-	p.client, err = gofcm.NewClient(p.life, //nolint:contextcheck // the provider's life, which Close ends
-		gofcm.WithProjectID(project), gofcm.WithTokenSource(p.tokens), gofcm.WithEndpoint(endpoint),
+	var err error
+	p.client, err = gofcm.NewClient(p.life,
+		gofcm.WithProjectID(t.project), gofcm.WithTokenSource(p.tokens), gofcm.WithEndpoint(t.endpoint),
 		gofcm.WithHTTPClient(&http.Client{Transport: wire{p, p.transport}}))
 	if err != nil {
 		p.end()
@@ -129,24 +107,14 @@ func Open(_ context.Context, a senders.Account, o Options) (*Provider, error) {
 	p.jobs, p.slots = make(chan job, p.limit), make(chan struct{}, sends)
 	p.bg.Go(func() {
 		_ = p.tokens.ready(p.life) // a failure of either shows at the first push
-		_ = p.transport.Warm(p.life, addr(u))
+		_ = p.transport.Warm(p.life, addr(t.url))
 	})
 	p.bg.Go(p.run)
 	return p, nil
 }
 
-func addr(u *url.URL) string {
-	if u.Port() != "" {
-		return u.Host
-	}
-	return u.Host + ":443"
-}
-
-// Limit implements senders.Provider.
-func (p *Provider) Limit() int { return p.limit }
-
 // Push implements senders.Provider.
-func (p *Provider) Push(ctx context.Context, r *senders.Request, done senders.Done) {
+func (p *stock) Push(ctx context.Context, r *senders.Request, done senders.Done) {
 	if ctx.Err() != nil || !p.enter() {
 		done(r, senders.Result{NoAttempt: true})
 		return
@@ -159,7 +127,7 @@ func (p *Provider) Push(ctx context.Context, r *senders.Request, done senders.Do
 	}
 }
 
-func (p *Provider) enter() bool {
+func (p *stock) enter() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -170,7 +138,7 @@ func (p *Provider) enter() bool {
 }
 
 // answer ends a push.
-func (p *Provider) answer(j job, answer senders.Result) {
+func (p *stock) answer(j job, answer senders.Result) {
 	j.done(j.r, answer)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -181,7 +149,7 @@ func (p *Provider) answer(j job, answer senders.Result) {
 }
 
 // Close implements senders.Provider.
-func (p *Provider) Close() error {
+func (p *stock) Close() error {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
@@ -203,7 +171,7 @@ func (p *Provider) Close() error {
 }
 
 // run gathers what waits into batches. While every slot is taken more gathers: batches grow with the load.
-func (p *Provider) run() {
+func (p *stock) run() {
 	for {
 		var b batch
 		select {
@@ -227,7 +195,7 @@ func (p *Provider) run() {
 }
 
 // send sends one batch through the SDK. It holds its slot until the batch is done or drags.
-func (p *Provider) send(b *batch) {
+func (p *stock) send(b *batch) {
 	var once sync.Once
 	free := func() { once.Do(func() { <-p.slots }) }
 	drags := time.AfterFunc(straggler, free)

@@ -51,6 +51,19 @@ func (s *tokens) Token() (*oauth2.Token, error) {
 	return s.token, nil
 }
 
+// access returns the token if it lives, without waiting, and starts the fetch of the next one ahead of time.
+func (s *tokens) access(now time.Time) (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.token == nil || !now.Before(s.token.Expiry) {
+		return "", false
+	}
+	if !now.Before(s.renew) && s.fetching == nil && now.Sub(s.failed) >= refetchPause {
+		s.fetch()
+	}
+	return s.token.AccessToken, true
+}
+
 // ready returns when there is a token that lives. It starts the fetch of the next one ahead of time. An error is the last fetch's,
 // or ctx's.
 func (s *tokens) ready(ctx context.Context) error {

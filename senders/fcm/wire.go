@@ -28,7 +28,7 @@ type batch struct {
 // status 599: the SDK would silently send again, up to four times, after a 503 or a broken connection, when the first message may
 // have been taken.
 type wire struct {
-	p    *Provider
+	p    *stock
 	next http.RoundTripper
 }
 
@@ -124,7 +124,7 @@ func (w wire) push(req *http.Request, j job) senders.Result {
 	if err != nil && res.StatusCode != http.StatusOK {
 		return failed(j.ctx, ctx, began)
 	}
-	answer := read(res.StatusCode, res.Header, text, time.Now())
+	answer := read(res.StatusCode, res.Header.Get("retry-after"), text, time.Now())
 	answer.LatencyUS = time.Since(began).Microseconds()
 	if answer.Has(senders.RefreshToken) {
 		w.p.tokens.drop(strings.TrimPrefix(req.Header.Get("authorization"), "Bearer "))

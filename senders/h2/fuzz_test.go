@@ -138,8 +138,11 @@ func FuzzFields(f *testing.F) {
 				t.Fatal(err)
 			}
 			want := []hpack.HeaderField{
-				{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "host"},
-				{Name: ":path", Value: path, Sensitive: true}, {Name: "x-constant", Value: "constant"},
+				{Name: ":method", Value: "POST"},
+				{Name: ":scheme", Value: "https"},
+				{Name: ":authority", Value: "host"},
+				{Name: ":path", Value: path, Sensitive: true},
+				{Name: "x-constant", Value: "constant"},
 			}
 			if own.err == nil {
 				want = append(want, hpack.HeaderField{Name: name, Value: value, Sensitive: true})

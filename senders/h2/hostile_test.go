@@ -33,7 +33,6 @@ type peer struct {
 	t    *testing.T
 	conn net.Conn
 	fr   *http2.Framer
-	dec  *hpack.Decoder
 	enc  *hpack.Encoder
 	out  bytes.Buffer
 	in   chan http2.Frame // copies of what came; closed at the end
@@ -255,7 +254,7 @@ func TestNothingLeavesBeforeSETTINGSAndOneRequestUntilItsAnswer(t *testing.T) {
 		}
 		p.settings()
 		id := p.request()
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		if s := l.c.Stats(); s.Open != 1 || s.Waiting != 1 || l.dials != 1 {
 			t.Errorf("want one request out and one waiting, got %+v", s)
 		}
@@ -301,7 +300,7 @@ func TestALimitOfZeroHoldsRequestsUntilItRises(t *testing.T) {
 		p.settings(setting(http2.SettingMaxConcurrentStreams, 0))
 		until[*http2.SettingsFrame](p)
 		r := l.start(0)
-		time.Sleep(5 * time.Second)
+		<-time.After(5 * time.Second)
 		p.settings(setting(http2.SettingMaxConcurrentStreams, 1))
 		p.answer(p.request())
 		r.ok(t)
@@ -341,9 +340,9 @@ func TestTheConnectionsWindowHoldsEverybodyInOrder(t *testing.T) {
 	bubble(t, func(t *testing.T, l *lab) {
 		p := l.proven(setting(http2.SettingInitialWindowSize, 1<<20), setting(http2.SettingMaxFrameSize, 1<<20))
 		a, b := l.start(65_530), l.start(10)
-		idA, idB := p.request(), uint32(0)
+		idA := p.request()
 		until[*data](p)
-		idB = p.request()
+		idB := p.request()
 		if d := until[*data](p); d.StreamID != idB || len(d.body) != 5 {
 			t.Errorf("want the 5 bytes that are left, got %d", len(d.body))
 		}
@@ -414,7 +413,7 @@ func TestGoAwayHandsBackWhatWasNotTouchedAndAwaitsTheRest(t *testing.T) {
 		}
 		q.answer(id)
 		b.ok(t)
-		time.Sleep(5 * time.Second)
+		<-time.After(5 * time.Second)
 		p.answer(idA)
 		a.ok(t)
 		for f := p.next(); f != nil; f = p.next() { // the old one is closed
@@ -838,7 +837,7 @@ func TestConnectionsThatBreakAtOnceBackOffToo(t *testing.T) {
 		if l.dials > 25 {
 			t.Errorf("want a growing pause, got %d connections in a minute", l.dials)
 		}
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 	})
 }
 
@@ -868,7 +867,7 @@ func TestThePoolGrowsOneByOneAndShrinksAgain(t *testing.T) {
 				p.answer(id)
 			}
 		}
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		peers[0].answer(held[0][9] + 2)
 		peers[0].answer(held[0][9] + 4)
 		for _, r := range all {
@@ -877,7 +876,7 @@ func TestThePoolGrowsOneByOneAndShrinksAgain(t *testing.T) {
 		for _, p := range peers {
 			go p.answerPings()
 		}
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		if s := l.c.Stats(); s.Conns != 1 {
 			t.Errorf("want one connection left, got %+v", s)
 		}

@@ -1,0 +1,189 @@
+package apns
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/campanile-push/campanile/senders"
+	"github.com/campanile-push/campanile/senders/h2"
+)
+
+// direct is senders.Provider on h2.Client: no goroutine for a push, the payload as it was rendered, and constant header fields once
+// for each connection. Tokens are apns2's.
+type direct struct {
+	*target
+	client *h2.Client
+	places chan struct{} // one for each push in flight
+	pool   sync.Pool     // of *push
+
+	heads headCache
+}
+
+// push is one push on its way. It is pooled, and keeps its buffers.
+type push struct {
+	h2.Request
+	p      *direct
+	ctx    context.Context //nolint:containedctx // the push's own
+	r      *senders.Request
+	done   senders.Done
+	bearer string
+	began  time.Time
+	number []byte
+}
+
+func openDirect(t *target, o Options) (*direct, error) {
+	client, err := h2.NewClient(h2.ClientOptions{
+		Addr: addr(t.url), TLS: t.config, MaxConns: o.MaxConns, Timeout: t.timeout, MaxBody: maxAnswer, Keep: []string{"apns-id", "retry-after"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	p := &direct{target: t, client: client, places: make(chan struct{}, t.limit)}
+	p.heads.authority = t.url.Host
+	p.pool.New = func() any {
+		f := &push{p: p}
+		f.Done = f.answered
+		return f
+	}
+	t.renew = client.Renew
+	client.Warm()
+	return p, nil
+}
+
+// Push implements senders.Provider.
+func (p *direct) Push(ctx context.Context, r *senders.Request, done senders.Done) {
+	if ctx.Err() != nil {
+		done(r, senders.Result{NoAttempt: true})
+		return
+	}
+	select {
+	case p.places <- struct{}{}:
+	case <-ctx.Done():
+		done(r, senders.Result{NoAttempt: true})
+		return
+	}
+	f, _ := p.pool.Get().(*push)
+	f.ctx, f.r, f.done, f.began = ctx, r, done, time.Now()
+	if p.signer != nil {
+		var err error
+		if f.bearer, err = p.signer.bearer(f.began); err != nil {
+			f.end(unsigned())
+			return
+		}
+	}
+	err := f.fill()
+	if err == nil {
+		err = p.client.Start(ctx, &f.Request)
+	}
+	switch {
+	case err == nil:
+	case ctx.Err() != nil, errors.Is(err, h2.ErrClosed):
+		f.end(senders.Result{NoAttempt: true})
+	default:
+		f.end(senders.Result{Verdict: senders.Verdict{Outcome: rejected}, Reason: senders.ReasonUnsendable})
+	}
+}
+
+// fill writes the request.
+func (f *push) fill() (err error) {
+	r, m := f.r, f.r.APNS
+	f.Head, err = f.p.heads.get(headKey{f.p.topic + m.TopicSuffix, m.PushType, m.Priority}, f.bearer)
+	f.Path = append(append(f.Path[:0], "/3/device/"...), url.PathEscape(r.Token)...)
+	f.Body = m.Payload
+	f.Deadline = f.began.Add(f.p.timeout)
+	f.Fields.Reset()
+	f.number = r.SendID.Append(f.number[:0])
+	f.Fields.AddBytes("apns-id", f.number)
+	f.number = strconv.AppendInt(f.number[:0], max(r.ExpiresUS, 0)/1e6, 10) // 0: APNs tries once
+	f.Fields.AddBytes("apns-expiration", f.number)
+	if m.CollapseID != "" {
+		f.Fields.Add("apns-collapse-id", m.CollapseID)
+	}
+	return err
+}
+
+// answered is the request's Done.
+func (f *push) answered(_ *h2.Request, res *h2.Response, err error) {
+	if err != nil {
+		if errors.Is(err, h2.ErrClosed) {
+			f.end(senders.Result{NoAttempt: true})
+			return
+		}
+		f.end(failed(f.ctx, err, f.began))
+		return
+	}
+	reason, timestamp := "", int64(0)
+	if res.Status != http.StatusOK {
+		if reason, timestamp = readReason(res.Body); reason == "" {
+			reason = senders.ReasonNoBody
+		}
+	}
+	now := time.Now()
+	answer := senders.Result{
+		Verdict: senders.APNSVerdict(res.Status, reason), Status: res.Status, Reason: reason, TimestampUS: timestamp, Name: res.Get("apns-id"),
+		RetryAfter: senders.ReadRetryAfter(res.Get("retry-after"), now), LatencyUS: max(now.Sub(f.began).Microseconds(), 1),
+	}
+	f.p.heed(answer, f.bearer)
+	f.end(answer)
+}
+
+// end gives the push's place back, and then the answer: who hears it may push again at once.
+func (f *push) end(answer senders.Result) {
+	p, r, done := f.p, f.r, f.done
+	f.ctx, f.r, f.done, f.Body = nil, nil, nil, nil
+	p.pool.Put(f)
+	<-p.places
+	done(r, answer)
+}
+
+// Close implements senders.Provider.
+func (p *direct) Close() error {
+	p.client.Shutdown(context.Background()) // every push has a deadline
+	return nil
+}
+
+type headKey struct {
+	topic, pushType string
+	priority        int
+}
+
+// headCache keeps the constant parts of requests under the present provider token.
+type headCache struct {
+	authority string
+
+	mu     sync.Mutex
+	bearer string
+	heads  map[headKey]*h2.Head
+}
+
+// mostHeads bounds them: topics and push types come from callers.
+const mostHeads = 32
+
+func (c *headCache) get(k headKey, bearer string) (*h2.Head, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if bearer != c.bearer || len(c.heads) >= mostHeads {
+		c.bearer, c.heads = bearer, nil
+	}
+	if h := c.heads[k]; h != nil {
+		return h, nil
+	}
+	fields := []h2.Field{{Name: "apns-topic", Value: k.topic}, {Name: "apns-push-type", Value: k.pushType}, {Name: "apns-priority", Value: strconv.Itoa(k.priority)}}
+	if bearer != "" {
+		fields = append(fields, h2.Field{Name: "authorization", Value: "bearer " + bearer})
+	}
+	h, err := h2.NewHead(http.MethodPost, "https", c.authority, "", fields...)
+	if err != nil {
+		return nil, err
+	}
+	if c.heads == nil {
+		c.heads = map[headKey]*h2.Head{}
+	}
+	c.heads[k] = h
+	return h, nil
+}
