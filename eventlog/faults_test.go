@@ -288,3 +288,40 @@ func TestASilenceThatHealsGivesDroppedSendsAgain(t *testing.T) {
 	again.Complete(offset, nil)
 	eventually(t, "the offset is committed", func() bool { return lag(t, l, group) == 0 })
 }
+
+// On a cluster of several brokers a group's coordinator may hear of topics just created later than the others do.
+func TestACoordinatorThatDoesNotKnowATopicYetIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	c, l := faulty(t)
+	var asked atomic.Int32
+	c.ControlKey(int16(kmsg.OffsetFetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if asked.Add(1) > 2 {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
+		for _, g := range req.(*kmsg.OffsetFetchRequest).Groups {
+			partition := kmsg.NewOffsetFetchResponseGroupTopicPartition()
+			partition.ErrorCode = kerr.UnknownTopicID.Code
+			topic := kmsg.NewOffsetFetchResponseGroupTopic()
+			topic.Topic, topic.TopicID = string(schemas.Devices), c.TopicInfo(string(schemas.Devices)).TopicID
+			topic.Partitions = append(topic.Partitions, partition)
+			group := kmsg.NewOffsetFetchResponseGroup()
+			group.Group, group.Topics = g.Group, append(group.Topics, topic)
+			resp.Groups = append(resp.Groups, group)
+		}
+		return resp, nil, true
+	})
+	offsets, err := l.GroupOffsets(t.Context(), schemas.GroupProjector)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range offsets {
+		if o.Committed != 0 {
+			t.Errorf("%s[%d]: want offset 0, got %d", o.Topic, o.Partition, o.Committed)
+		}
+	}
+	if n := asked.Load(); n < 3 {
+		t.Errorf("asked %d times, want 3", n)
+	}
+}

@@ -139,12 +139,13 @@ func (l *Log) startGroups(ctx context.Context) error {
 	return nil
 }
 
-// coordinated waits out the time in which a group has no coordinator: on a new cluster, until the brokers have made the topic
-// of offsets, and while it moves.
+// coordinated waits out the time in which a group has no coordinator, on a new cluster, until the brokers have made the topic of
+// offsets, and while it moves, or one that has not heard yet of a topic just created.
 func (l *Log) coordinated(ctx context.Context, ask func() error) error {
 	for try := 1; ; try++ {
 		err := ask()
-		waits := errors.Is(err, kerr.CoordinatorNotAvailable) || errors.Is(err, kerr.CoordinatorLoadInProgress) || errors.Is(err, kerr.NotCoordinator)
+		waits := errors.Is(err, kerr.CoordinatorNotAvailable) || errors.Is(err, kerr.CoordinatorLoadInProgress) || errors.Is(err, kerr.NotCoordinator) ||
+			errors.Is(err, kerr.UnknownTopicID)
 		if !waits || try == coordinatorTries || !sleep(ctx, retryDelay(try)) {
 			return err
 		}
