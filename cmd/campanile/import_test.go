@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -189,4 +190,55 @@ func TestAnImportDoesNotFillTheEmbeddedLog(t *testing.T) {
 	if err := roomInLog(c); err == nil || !strings.Contains(err.Error(), "--embedded-max-log") {
 		t.Errorf("want what to do, got %v", err)
 	}
+}
+
+// TestDocumentedCommandsAreThere parses every command line of the guides, flags and all.
+func TestDocumentedCommandsAreThere(t *testing.T) {
+	t.Parallel()
+	lines := 0
+	for _, guide := range []string{"airnotifier.md", "moodle.md"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", "docs", guide))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			at := strings.Index(line, "campanile ")
+			if at != 0 && !strings.Contains(line[:max(at, 0)], "$(") {
+				continue
+			}
+			lines++
+			root := newRoot(&terminal{})
+			cmd, rest, err := root.Find(words(line[at:])[1:])
+			if err == nil && !cmd.Runnable() {
+				err = errors.New("is no command, but a group of them")
+			}
+			if err == nil {
+				err = cmd.ParseFlags(rest)
+			}
+			if err == nil {
+				err = cmd.ValidateArgs(cmd.Flags().Args())
+			}
+			if err == nil {
+				err = cmd.ValidateRequiredFlags()
+			}
+			if err != nil {
+				t.Errorf("%s: %s: %v", guide, strings.TrimSpace(line), err)
+			}
+		}
+	}
+	if lines < 10 {
+		t.Errorf("only %d command lines were found: the guides changed their form", lines)
+	}
+}
+
+// words splits a line as a shell does, as far as the guides need it.
+func words(line string) (all []string) {
+	for i, part := range strings.Split(strings.TrimSpace(line), `"`) {
+		if i%2 == 1 {
+			all = append(all, part)
+			continue
+		}
+		all = append(all, strings.Fields(part)...)
+	}
+	return all
 }
