@@ -47,7 +47,7 @@ const (
 	leastDialGap  = 20 * time.Millisecond // from one dial to the next
 	firstBackoff  = 100 * time.Millisecond
 	mostBackoff   = 5 * time.Second
-	patientDials  = 3 // failures in a row after which waiting requests fail with them
+	patientDials  = 5 // failures in a row, over a second and a half, after which waiting requests fail with them
 	mostResends   = 16
 	busyTick      = 25 * time.Millisecond // how exact deadlines and ends of contexts are
 	idleTick      = 2 * time.Second

@@ -454,7 +454,7 @@ func TestAServerThatCannotBeReachedIsAnErrorAndNoStorm(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if s := c.Stats(); s.Dials > 4 || s.Failed != s.Dials {
+	if s := c.Stats(); s.Dials > 6 || s.Failed != s.Dials {
 		t.Errorf("want a few dials for all, got %+v", s)
 	}
 }

@@ -26,7 +26,7 @@
 //     before it has seen a valid one). A stream that was reset counts until the server has answered a PING sent after the reset.
 //   - The pool grows only when a request finds no place, by one connection at a time, and not while the last one has answered nothing.
 //     Dials are at least 20 ms apart; after failures, and connections that break before they answer anything, 100 ms, doubling to 5 s.
-//     What waits fails with the third failure in a row, if there is no other connection.
+//     What waits fails with the fifth failure in a row, if there is no other connection.
 //   - A peer that is silent for PingAfter is asked by PING, and given up PingTimeout later; one that does not take 64 KiB in
 //     WriteTimeout is given up, too.
 //   - Memory is bounded: what waits to be written by what is started (a connection takes nothing more with 1 MiB unwritten), a response

@@ -802,8 +802,8 @@ func TestDialsBackOffAndThoseThatWaitAreTold(t *testing.T) {
 				t.Errorf("want the dial's error, got %v", err)
 			}
 		}
-		if d := time.Since(began); l.dials != 3 || d > time.Second {
-			t.Errorf("want 3 dials within a second, got %d in %s", l.dials, d)
+		if d := time.Since(began); l.dials != 5 || d > 2*time.Second {
+			t.Errorf("want 5 dials within 2 s, got %d in %s", l.dials, d)
 		}
 		for time.Since(began) < time.Minute { // what comes now waits for the next dial
 			_ = l.start(0).wait(t)
