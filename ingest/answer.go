@@ -15,6 +15,7 @@ type answer struct {
 	body       []byte
 	retryAfter int // seconds; zero: no header
 	html       bool
+	problem    bool // RFC 9457
 }
 
 func fixed(status int, body string) *answer { return &answer{status: status, body: []byte(body)} }
@@ -113,15 +114,23 @@ func badJSON(err *syntaxError) *answer { return failure(http.StatusInternalServe
 var (
 	typeJSON = []string{"application/json; charset=utf-8"}
 	typeHTML = []string{"text/html; charset=utf-8"}
+
+	typeProblem = []string{"application/problem+json"}
 )
 
 // write sends a.
 func (a *answer) write(w gin.ResponseWriter) {
 	h := w.Header()
-	if a.html {
+	switch {
+	case a.html:
 		h["Content-Type"] = typeHTML
-	} else {
+	case a.problem:
+		h["Content-Type"] = typeProblem
+	default:
 		h["Content-Type"] = typeJSON
+	}
+	if a.problem && a.status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", "Bearer")
 	}
 	if a.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(a.retryAfter))

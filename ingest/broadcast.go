@@ -95,6 +95,13 @@ func (c *call) broadcast(channel string, platforms []string) *answer {
 	if refused != nil {
 		return refused
 	}
+	return c.appendBroadcast(&pushv1.BroadcastRequested{
+		App: c.grant.app, Channels: channels, Platforms: platforms, Content: &c.content.c, RequestedAtUs: c.now.UnixMicro(),
+	})
+}
+
+// appendBroadcast gives a request its ids, its watermark and its size, and appends it.
+func (c *call) appendBroadcast(e *pushv1.BroadcastRequested) *answer {
 	if refused := c.full(); refused != nil {
 		return refused
 	}
@@ -103,13 +110,12 @@ func (c *call) broadcast(channel string, platforms []string) *answer {
 	if err != nil {
 		return c.failed(err)
 	}
-	estimate, ranges := s.estimate(ctx, c.grant.app, channels)
-	id, record := schemas.NewID(), schemas.NewID()
-	e := &pushv1.BroadcastRequested{
-		BroadcastId: id[:], RecordId: record[:], App: c.grant.app, KeyId: c.grant.keyID(),
-		Channels: channels, Platforms: platforms, Content: &c.content.c, RequestedAtUs: c.now.UnixMicro(),
-		Watermark: &pushv1.Watermark{Ends: ends}, Ranges: ranges, AudienceEstimate: estimate,
+	id, record := c.wantedID, schemas.NewID()
+	if id.IsZero() {
+		id = schemas.NewID()
 	}
+	e.BroadcastId, e.RecordId, e.KeyId, e.Watermark = id[:], record[:], c.grant.keyID(), &pushv1.Watermark{Ends: ends}
+	e.AudienceEstimate, e.Ranges = s.estimate(ctx, e.App, e.Channels)
 	if err := s.log.Append(ctx, func(out *schemas.Out) { out.BroadcastRequested(e) }); err != nil {
 		return c.failed(err)
 	}
@@ -134,6 +140,14 @@ func (s *Server) estimate(ctx context.Context, app string, channels []string) (s
 		return 0, 16
 	}
 	return size, rangesFor(size)
+}
+
+// Ranges is into how many ranges a broadcast to an audience of that size is split; zero is an audience that nobody could estimate.
+func Ranges(audience int64) uint32 {
+	if audience <= 0 {
+		return 16
+	}
+	return rangesFor(audience)
 }
 
 func rangesFor(audience int64) uint32 {

@@ -32,7 +32,9 @@ type call struct {
 	grant  grant
 	form   form
 	id     string // of what was accepted
+	v3     bool   // errors are problems
 
+	wantedID  schemas.ID // of what will be accepted; zero: a new one
 	requestID [16]byte
 	say       func(*schemas.Out) // sayNotification, bound once
 	members   []member
@@ -54,6 +56,7 @@ func (c *call) begin(g *gin.Context, now time.Time) { c.gin, c.now = g, now }
 // finish lets go of the request's memory.
 func (c *call) finish() {
 	c.gin, c.id, c.grant = nil, "", grant{}
+	c.v3, c.wantedID = false, schemas.ID{}
 	clear(c.form.fields)
 	c.form.fields = c.form.fields[:0]
 	if cap(c.form.fields) > keptFields {

@@ -298,6 +298,7 @@ type door struct {
 	url     string
 	apps    *follower
 	devices *follower
+	casts   *follower
 }
 
 const testHashKey = "AAECAwQFBgcICQoLDA0ODw=="
@@ -331,13 +332,17 @@ func setup(t *testing.T, doors int, change func(*ingest.Options)) *house {
 	h.issue("otherapp", "99999999999999999999999999999999", 15)
 	for range doors {
 		d := &door{}
-		o := ingest.Options{CatchUpApps: func(ctx context.Context) error { return d.apps.catchUp(ctx) }}
+		o := ingest.Options{
+			CatchUpApps:       func(ctx context.Context) error { return d.apps.catchUp(ctx) },
+			CatchUpBroadcasts: func(ctx context.Context) error { return d.casts.catchUp(ctx) },
+		}
 		if change != nil {
 			change(&o)
 		}
 		d.server = ingest.New(o, h.log, h.store, hasher, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 		d.apps = h.log.follow(schemas.Apps, d.server.ApplyApps)
 		d.devices = h.log.follow(schemas.Devices, d.server.ApplyDevices)
+		d.casts = h.log.follow(schemas.Broadcasts, d.server.ApplyBroadcasts)
 		web := httptest.NewServer(d.server.Handler())
 		d.url = web.URL
 		ctx, stop := context.WithCancel(context.Background())

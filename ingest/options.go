@@ -44,6 +44,13 @@ type Options struct {
 	// CatchUpApps returns when every record of apps that was there at the call has been applied with ApplyApps. Without it, a
 	// key that is not in memory is refused at once.
 	CatchUpApps func(ctx context.Context) error
+	// CatchUpBroadcasts is the same for broadcasts and ApplyBroadcasts. Without it, v3 knows of a broadcast what was applied so far.
+	CatchUpBroadcasts func(ctx context.Context) error
+	// Reads answers the reading half of /api/v3 to a key that may broadcast: about the app's broadcasts, those alone whose key is mine
+	// where mine is not nil. Nil: such requests are answered 503.
+	Reads func(w http.ResponseWriter, r *http.Request, app string, mine func(keyID string) bool)
+	// Document is what /api/v3/openapi.json answers; empty: 404.
+	Document []byte
 	// IndexURL is where the page of `/` points people to; empty: nowhere.
 	IndexURL string
 	// KeysPerAddress and KeysPerURL limit /accesskeys/: so many at once, and one more each KeyInterval. Zero is 30, 5, one minute.

@@ -124,7 +124,10 @@ func (c *call) request(to target, b *pushBody, dead *answer) *answer {
 		}
 	}
 
-	id := schemas.NewID()
+	id := c.wantedID
+	if id.IsZero() {
+		id = schemas.NewID()
+	}
 	c.requestID = id
 	n.RequestId = c.requestID[:]
 	n.App, n.KeyId, n.Platform, n.MayCreate = d.App, c.grant.keyID(), cutPlatform(to.platform), mayCreate

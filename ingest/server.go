@@ -24,6 +24,8 @@ type Server struct {
 	slog     *slog.Logger
 	apps     registry
 	devices  *deviceMemory
+	casts    broadcastMemory
+	taken    requestMemory
 	catchUp  *catchUp
 	proof    *prover // with the proof that a "no" needs
 	glance   *prover // what the store knows now
@@ -45,6 +47,7 @@ func New(o Options, log Log, store Store, hasher vault.Hasher, logger *slog.Logg
 		options: o, log: log, store: store, slog: logger,
 		apps:    registry{apps: make(map[string]*appState)},
 		devices: newDeviceMemory(hasher),
+		casts:   broadcastMemory{all: map[schemas.ID]*knownBroadcast{}},
 		catchUp: newCatchUp(o.CatchUpApps),
 		proof:   newProver(log, store, true, o.ProofPatience),
 		glance:  newProver(log, store, false, o.ProofPatience),
@@ -65,6 +68,10 @@ func (s *Server) ApplyApps(r schemas.Record) error { return s.apps.apply(r) }
 
 // ApplyDevices keeps the set of dead devices by the topic devices. Follow the topic from its start. Errors as of ApplyApps.
 func (s *Server) ApplyDevices(r schemas.Record) error { return s.devices.apply(r) }
+
+// ApplyBroadcasts keeps what v3 must know of broadcasts, by the topic of that name. Follow the topic from its start. Errors as of
+// ApplyApps.
+func (s *Server) ApplyBroadcasts(r schemas.Record) error { return s.casts.apply(r) }
 
 // Handler serves the whole API, from the host's root.
 func (s *Server) Handler() http.Handler { return s.handler }
@@ -135,7 +142,13 @@ func (s *Server) routes() http.Handler {
 		e.Any(path, removed)
 		e.Any(path+"/*rest", removed)
 	}
-	e.NoRoute(s.serve("unknown", func(*call) *answer { return notFound }))
+	s.routesV3(e)
+	e.NoRoute(s.serve("unknown", func(c *call) *answer {
+		if c.isV3() {
+			return v3NoRoute
+		}
+		return notFound
+	}))
 	e.NoMethod(s.serve("wrong_method", (*call).wrongMethod))
 	return e
 }
@@ -154,6 +167,9 @@ func (c *call) wrongMethod() *answer {
 	if path := c.gin.Request.URL.Path; path == "/" {
 		return wrongMethod
 	}
+	if c.isV3() {
+		return v3WrongMethod
+	}
 	if refused := c.admit(needsKey, false); refused != nil {
 		return refused
 	}
@@ -171,6 +187,9 @@ func (s *Server) serve(name string, h handler) gin.HandlerFunc {
 		c := s.calls.Get().(*call) //nolint:forcetypeassert // the pool holds nothing else
 		c.begin(g, s.options.Now())
 		a := c.run(h)
+		if c.v3 {
+			a = asProblem(a)
+		}
 		if c.id != "" && a.status < 300 {
 			g.Writer.Header()[idHeader] = []string{c.id}
 		}

@@ -181,6 +181,11 @@ func (c *call) unregister() *answer {
 	if !c.grant.may(bitDelete) {
 		return mayNotDelete
 	}
+	return c.remove()
+}
+
+// remove takes the token in the path away, as far as the key reaches.
+func (c *call) remove() *answer {
 	token, refused := c.pathToken()
 	if refused != nil || schemas.CheckToken(token) != nil {
 		return tokenNotThere

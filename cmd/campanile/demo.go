@@ -201,18 +201,13 @@ func (d *demo) broadcast(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	id, err := schemas.ParseID(text)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, demoPatience)
 	defer cancel()
-	view := newBroadcastView(id)
-	err = watchBroadcast(ctx, d.p.log, view, d.out, d.plain)
+	last, err := showProgress(ctx, &logDesk{d.p.cfg, d.p.log}, text, d.out, d.plain)
 	if err != nil {
 		return err
 	}
-	d.say("broadcast %s to %s: %s", id, siteURL(0), view.summary())
+	d.say("broadcast %s to %s %s", text, siteURL(0), summary(&last))
 	return nil
 }
 

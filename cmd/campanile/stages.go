@@ -74,10 +74,11 @@ func (p *process) startIngest(ctx context.Context) error {
 
 // newIngest makes a server with followers of its own.
 func (p *process) newIngest(name string) *ingest.Server {
-	var apps *eventlog.Following
+	var apps, broadcasts *eventlog.Following
 	options := ingest.Options{
-		TrustedProxies: p.cfg.HTTP.TrustedProxies,
-		CatchUpApps:    func(ctx context.Context) error { return apps.CatchUp(ctx) },
+		TrustedProxies:    p.cfg.HTTP.TrustedProxies,
+		CatchUpApps:       func(ctx context.Context) error { return apps.CatchUp(ctx) },
+		CatchUpBroadcasts: func(ctx context.Context) error { return broadcasts.CatchUp(ctx) },
 	}
 	if p.broker != nil {
 		options.Full = p.broker.Full
@@ -85,6 +86,8 @@ func (p *process) newIngest(name string) *ingest.Server {
 	server := ingest.New(options, p.log, p.store, p.secrets.hasher, p.logger.With("stage", name), p.registry)
 	apps = p.log.Follow(name+".apps", server.ApplyApps, schemas.Apps)
 	p.follow(name+".apps", apps)
+	broadcasts = p.log.Follow(name+".broadcasts", server.ApplyBroadcasts, schemas.Broadcasts)
+	p.follow(name+".broadcasts", broadcasts)
 	p.follow(name+".devices", p.log.Follow(name+".devices", server.ApplyDevices, schemas.Devices))
 	return server
 }

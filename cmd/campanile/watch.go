@@ -2,123 +2,88 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
-	"sync"
+	"strings"
 	"time"
 
-	"github.com/campanile-push/campanile/eventlog"
-	"github.com/campanile-push/campanile/schemas"
-	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
+	"github.com/campanile-push/campanile/api"
 )
 
-// broadcastView is what the log says of one broadcast. It is safe for concurrent use.
-type broadcastView struct {
-	id schemas.ID
+const (
+	watchEvery = 200 * time.Millisecond
+	plainEvery = 2 * time.Second
+)
 
-	mu       sync.Mutex
-	estimate int64
-	emitted  map[schemas.CursorKey]int64
-	counts   map[int32]map[schemas.Transport]*pushv1.TransportCounts
-	ended    *pushv1.BroadcastEnded
+// follow shows a broadcast until it has ended: a bar on a terminal, else a line now and then, or JSON.
+func (b *broadcasts) follow(ctx context.Context, d desk, id string) error {
+	if b.asJSON {
+		encoder := json.NewEncoder(b.t.out)
+		return d.watch(ctx, id, everyPlain(func(x api.Broadcast) error { return encoder.Encode(x) }))
+	}
+	last, err := showProgress(ctx, d, id, b.t.out, !isTerminal(b.t.out))
+	if err == nil {
+		fmt.Fprintln(b.t.out, summary(&last))
+	}
+	return err
 }
 
-func newBroadcastView(id schemas.ID) *broadcastView {
-	return &broadcastView{id: id, emitted: map[schemas.CursorKey]int64{}, counts: map[int32]map[schemas.Transport]*pushv1.TransportCounts{}}
-}
-
-// apply takes a record of broadcasts, expansions or progress.
-func (v *broadcastView) apply(r schemas.Record) error {
-	if r.Tombstone() {
+// everyPlain lets one call through each plainEvery, and the last.
+func everyPlain(each func(api.Broadcast) error) func(api.Broadcast) error {
+	var at time.Time
+	return func(x api.Broadcast) error {
+		if now := time.Now(); over(&x) || now.Sub(at) >= plainEvery {
+			at = now
+			return each(x)
+		}
 		return nil
 	}
-	event, err := r.Event()
-	if err != nil {
-		return err
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	switch e := event.(type) {
-	case *pushv1.BroadcastRequested:
-		if schemas.IDFrom(e.BroadcastId) == v.id && v.estimate == 0 {
-			v.estimate = e.AudienceEstimate
-		}
-	case *pushv1.CursorMoved:
-		if schemas.IDFrom(e.BroadcastId) == v.id {
-			v.emitted[schemas.CursorKey{Broadcast: v.id, Transport: e.Transport, Range: e.Range}] = e.Emitted
-		}
-	case *pushv1.ProgressCounted:
-		if schemas.IDFrom(e.BroadcastId) == v.id {
-			counts := map[schemas.Transport]*pushv1.TransportCounts{}
-			for _, c := range e.Counts {
-				counts[c.Transport] = c
-			}
-			v.counts[e.Partition] = counts
-		}
-	case *pushv1.BroadcastEnded:
-		if schemas.IDFrom(e.BroadcastId) == v.id {
-			v.ended = e
-		}
-	}
-	return nil
 }
 
-// sum adds up all transports; done says that the broadcast has ended.
-func (v *broadcastView) sum() (total *pushv1.TransportCounts, estimate int64, done bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	total = &pushv1.TransportCounts{}
-	for _, n := range v.emitted {
-		total.Emitted += n
-	}
-	for _, counts := range v.counts {
-		for _, c := range counts {
-			total.Add(c)
+// showProgress watches a broadcast to its end and returns what it came to.
+func showProgress(ctx context.Context, d desk, id string, out io.Writer, plain bool) (last api.Broadcast, err error) {
+	each := everyPlain(func(x api.Broadcast) error {
+		if !over(&x) {
+			fmt.Fprintln(out, "  "+progressLine(&x))
 		}
-	}
-	if v.ended != nil {
-		total.Reset()
-		for _, c := range v.ended.Counts {
-			total.Add(c)
-		}
-	}
-	return total, max(v.estimate, total.Emitted), v.ended != nil
-}
-
-func (v *broadcastView) summary() string {
-	c, _, _ := v.sum()
-	return fmt.Sprintf("%d sent, %d delivered, %d dead tokens, %d rejected, %d expired, %d cancelled", c.Emitted, c.Accepted, c.TokenInvalid, c.Rejected, c.Expired, c.Cancelled)
-}
-
-// watchBroadcast shows a broadcast until it has ended: a bar on a terminal, else a line now and then.
-func watchBroadcast(ctx context.Context, log *eventlog.Log, v *broadcastView, out io.Writer, plain bool) error {
-	reading := follow(ctx, log, "watch", v.apply, schemas.Broadcasts, schemas.Expansions, schemas.Progress)
-	defer reading.end()
-	bar := newBar(io.Discard, "", 1)
+		return nil
+	})
 	if !plain {
-		bar = newBar(out, "broadcasting", 1)
-	}
-	every := 100 * time.Millisecond
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for n := 1; ; n++ {
-		select {
-		case <-reading.ended:
-			return reading.err
-		case <-ticker.C:
-		}
-		total, estimate, done := v.sum()
-		finished := total.Finished()
-		if estimate > 0 {
-			bar.ChangeMax64(estimate)
-		}
-		_ = bar.Set64(finished)
-		if plain && n%20 == 0 {
-			fmt.Fprintf(out, "  broadcasting: %d expanded, %d finished, of about %d\n", total.Emitted, finished, estimate)
-		}
-		if done {
-			_ = bar.Clear()
-			return nil
+		bar := newBar(out, "", 1)
+		defer func() { _ = bar.Clear() }()
+		each = func(x api.Broadcast) error {
+			bar.ChangeMax64(max(1, x.Progress.Audience))
+			bar.Describe(progressLine(&x))
+			return bar.Set64(min(x.Progress.Finished, max(1, x.Progress.Audience)))
 		}
 	}
+	err = d.watch(ctx, id, func(x api.Broadcast) error {
+		last = x
+		return each(x)
+	})
+	return last, err
+}
+
+// progressLine is a running broadcast in one line.
+func progressLine(x *api.Broadcast) string {
+	p := &x.Progress
+	parts := []string{fmt.Sprintf("%s: %d expanded, %d delivered, %d failed, %d remaining", x.State, p.Expanded, p.Delivered, p.Failed+p.Cancelled, p.Remaining)}
+	if p.Rate > 0 {
+		parts = append(parts, fmt.Sprintf("%.0f/s", p.Rate))
+	}
+	if p.LimitedBy != "" {
+		parts = append(parts, "limited by "+strings.ReplaceAll(p.LimitedBy, "_", " "))
+	}
+	if p.SecondsLeft > 0 {
+		parts = append(parts, (time.Duration(p.SecondsLeft*float64(time.Second))).Round(time.Second).String()+" left")
+	}
+	return strings.Join(parts, ", ")
+}
+
+// summary is what a broadcast came to.
+func summary(x *api.Broadcast) string {
+	p := &x.Progress
+	return fmt.Sprintf("%s: %d sent, %d delivered, %d dead tokens, %d rejected, %d expired, %d cancelled",
+		x.State, p.Expanded, p.Delivered, p.Invalid, p.Rejected, p.Expired, p.Cancelled)
 }
