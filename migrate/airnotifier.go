@@ -37,6 +37,8 @@ type Options struct {
 	UnboundKeys bool
 	// ProveSites lets a key broadcast to the site that its description names, where no other key names it.
 	ProveSites bool
+	// NoCredentials leaves the credentials out, so that nothing can be delivered: for a trial.
+	NoCredentials bool
 	// Keyring seals the credentials.
 	Keyring *vault.Keyring
 	// CheckAPNs and CheckFCM refuse credentials that cannot work. Their errors hold no secrets.
@@ -308,6 +310,9 @@ func (a *airNotifier) planCredentials(name string, app *application) error {
 // takeCredentials reports whether credentials are to be set, and counts them.
 func (a *airNotifier) takeCredentials(app string, t schemas.Transport, refused string, err error) bool {
 	switch {
+	case a.options.NoCredentials:
+		a.report.add(app, whatCredentials, LeftOut, t.Word()+", for a trial", 1)
+		return false
 	case a.state.credentials[credentialsOf{app, t}]:
 		a.report.add(app, whatCredentials, Unchanged, t.Word()+" "+reasonThere, 1)
 		return false

@@ -392,6 +392,17 @@ func TestRefusedCredentialsAreNotSet(t *testing.T) {
 	}
 }
 
+func TestATrialHasNoCredentials(t *testing.T) {
+	t.Parallel()
+	dir, _ := export(t, migratetest.Export{FCM: "{}"})
+	log := newLog()
+	o := options(t)
+	o.NoCredentials = true
+	if report := run(t, log, o, dir); len(log.contents(t).credentials) != 0 || report.Count("credentials", migrate.LeftOut) != 1 {
+		t.Errorf("%+v", report.Rows)
+	}
+}
+
 func TestAnImportStopsWhereThereIsNoRoom(t *testing.T) {
 	t.Parallel()
 	dir, _ := export(t, migratetest.Export{Tokens: 20000})

@@ -105,6 +105,7 @@ Keys keep their values, so that no site has to be set up again; the log holds th
 	flags.StringSliceVar(&named.tokens, "tokens", nil, "[APP=]FILE of the collection tokens")
 	flags.StringVar(&policy, "access-keys", "manual", "who gets new keys of the imported apps from /accesskeys/: open, allow-list, remote-check or manual")
 	flags.BoolVar(&o.UnboundKeys, "unbound-keys", false, "leave the sites' keys as AirNotifier had them: each reaches every phone of the app")
+	flags.BoolVar(&o.NoCredentials, "no-credentials", false, "leave the credentials out, so that nothing can be delivered: for a trial")
 	flags.BoolVar(&o.ProveSites, "prove-sites", false, "let each key broadcast to the site that its description names, if no other key names it")
 	return cmd
 }

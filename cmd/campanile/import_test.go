@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -189,6 +191,53 @@ func TestAnImportDoesNotFillTheEmbeddedLog(t *testing.T) {
 	writeFile(t, filepath.Join(brokerDir(c), "0.log"), strings.Repeat("x", 751))
 	if err := roomInLog(c); err == nil || !strings.Contains(err.Error(), "--embedded-max-log") {
 		t.Errorf("want what to do, got %v", err)
+	}
+}
+
+// TestATrialInTheShadowDeliversNothing puts the proxy in front of a stand-in of an AirNotifier, and a trial without credentials behind it.
+func TestATrialInTheShadowDeliversNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir, made := w.exported(t, migratetest.Export{Tokens: 1000, Sites: 1})
+	w.imported(t, "airnotifier", dir, "--no-credentials")
+	u := w.up(t)
+	old := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api/v2/push/":
+			w.WriteHeader(http.StatusAccepted)
+		default: // as 3.0 does, also for testtoken
+			_, _ = w.Write([]byte(`{"status": "ok"}`))
+		}
+	}))
+	defer old.Close()
+	proxy := start(t, w.env(), "shadow", "--upstream", old.URL, "--to", u.info.API, "--listen", "127.0.0.1:0", "--json")
+	address := regexp.MustCompile(`shadow=(http://\S+)`)
+	eventually(t, 30*time.Second, "the proxy is ready", func() bool { return address.MatchString(proxy.output.String()) })
+	site := bench.Moodle{BaseURL: address.FindStringSubmatch(proxy.output.String())[1], App: "demo", Key: made.Keys[0], Client: bench.NewClient(4)}
+	phone := bench.Phone{Token: made.Samples["android-fcm"][0], Platform: "Android-fcm"}
+
+	if a, err := site.Push(t.Context(), phone.Token, phone.Platform, "both"); err != nil || a.Status != http.StatusAccepted {
+		t.Fatalf("push: %d %s, %v", a.Status, a.Body, err)
+	}
+	if a, err := site.Do(t.Context(), http.MethodPost, "/tokens/testtoken", "application/x-www-form-urlencoded", nil); err != nil || a.Field("status") != "ok" {
+		t.Fatalf("testtoken: %d %s, %v", a.Status, a.Body, err)
+	}
+	eventually(t, 30*time.Second, "the difference is logged", func() bool { return strings.Contains(proxy.output.String(), "answers differ") })
+	eventually(t, 30*time.Second, "the push is in the trial's log", func() bool { return w.reconcile(t).Accepted == 1 })
+	proxy.stop(t)
+	var report struct {
+		migrate.ShadowCount
+		Differences []migrate.CountedDifference
+	}
+	text := proxy.output.String()
+	if err := json.Unmarshal([]byte(text[strings.Index(text, "{\n"):]), &report); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	if report.Same != 1 || report.Different != 1 || len(report.Differences) != 1 || report.Differences[0].Campanile != "400 {error: Invalid token}" {
+		t.Errorf("%+v", report)
+	}
+	if n := w.pushes(t, phone); n[0] != 0 {
+		t.Error("the trial delivered")
 	}
 }
 

@@ -67,7 +67,7 @@ Every flag below "Global Flags" is also a variable (CAMPANILE_HTTP_LISTEN) and a
 	addConfigFlags(root.PersistentFlags())
 	root.AddCommand(
 		upCommand(t),
-		appCommand(t), keyCommand(t), topicsCommand(t), broadcastCommand(t), importCommand(t),
+		appCommand(t), keyCommand(t), topicsCommand(t), broadcastCommand(t), importCommand(t), shadowCommand(t),
 		statsCommand(t), reconcileCommand(t),
 		simulatorCommand(t), benchCommand(t),
 		configCommand(t), keyFileCommand(t), engineCommand(t), chdbEngineCommand(t),
