@@ -122,7 +122,7 @@ func (p *process) startRouter(ctx context.Context) error {
 	p.follow("router", following)
 
 	broadcasts := router.NewBroadcasts(router.BroadcastsOptions{
-		MaxPage: p.cfg.Router.MaxPage, RewindLastPage: p.unclean(), Registerer: p.registry,
+		MaxPage: p.cfg.Router.MaxPage, RewindLastPage: p.rebooted(), Registerer: p.registry,
 	}, state, p.store, p.logger.With("stage", "router.broadcast"))
 	p.drive(eventlog.DriveOptions{
 		Stage: "router.broadcast", Group: schemas.GroupBroadcastRouter, StateTopic: schemas.Expansions,
@@ -152,6 +152,10 @@ func (p *process) drive(o eventlog.DriveOptions, d eventlog.Driver) {
 
 // unclean reports whether the embedded log was not closed the last time.
 func (p *process) unclean() bool { return p.broker != nil && p.broker.Unclean() }
+
+// rebooted reports whether the machine may have gone down with the embedded log open. Only then is the last page repeated: after a
+// killed process the log is whole, and who was found dead meanwhile would be missing from the page's count.
+func (p *process) rebooted() bool { return p.broker != nil && p.broker.Rebooted() }
 
 // startSender delivers on one transport.
 func (p *process) startSender(t schemas.Transport) error {
@@ -194,7 +198,7 @@ func (p *process) startSender(t schemas.Transport) error {
 }
 
 // lookBack is how many records of each partition of deliveries a takeover reads beyond what it needs. After an unclean stop the
-// broadcast router repeats a page, whose sends have new offsets: they are known by their ids.
+// direct router may repeat a batch, and the broadcast router a page, whose sends have new offsets: they are known by their ids.
 func (p *process) lookBack() int64 {
 	if p.unclean() {
 		return 2 * int64(p.cfg.Router.MaxPage)

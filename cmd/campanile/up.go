@@ -57,9 +57,9 @@ Moodle network registers, notifies and broadcasts.`,
 
 // startAll starts every stage.
 func (p *process) startAll(ctx context.Context) error {
-	if p.unclean() {
+	if p.rebooted() {
 		pages := 2 * p.log.Layout().Partitions
-		p.logger.Warn("the embedded log was not closed cleanly: the last page of each partition of expansions is sent again, and what was sent is skipped by its id",
+		p.logger.Warn("the machine went down with the embedded log open: the last page of each partition of expansions is sent again, and what was sent is skipped by its id",
 			"bound_pages", pages, "bound_pushes", int(pages)*p.cfg.Router.MaxPage)
 	}
 	if err := p.startProjector(ctx); err != nil {

@@ -62,8 +62,10 @@ type Broker struct {
 	lock    *os.File
 	socket  socket
 	unclean bool
-	sink    *kfakeLog
-	size    sizer
+	// rebooted: unclean, and the machine may have been restarted since.
+	rebooted bool
+	sink     *kfakeLog
+	size     sizer
 
 	sweeping sync.Mutex
 
@@ -134,7 +136,7 @@ func open(o Options, lock *os.File) (*Broker, error) {
 	if b.state, err = readState(o.Dir); err != nil {
 		return nil, err
 	}
-	if b.unclean, err = isDirty(o.Dir); err != nil {
+	if b.unclean, b.rebooted, err = isDirty(o.Dir); err != nil {
 		return nil, err
 	}
 	if err := restoreCompaction(o.Dir, o.Logger); err != nil {
@@ -208,6 +210,10 @@ func (b *Broker) start() error {
 
 // Unclean reports whether the process before this one did not close the log.
 func (b *Broker) Unclean() bool { return b.unclean }
+
+// Rebooted reports whether the log was not closed cleanly and the machine may have gone down with it. What a killed process leaves is
+// whole after the repair; what a machine had not written out is lost, and no repair can know of it.
+func (b *Broker) Rebooted() bool { return b.rebooted }
 
 // Boots counts the starts on this data directory, from 1; it never goes back.
 func (b *Broker) Boots() int64 { return b.state.Boots }

@@ -98,19 +98,30 @@ func syncDir(dir string) error {
 	return nil
 }
 
-// isDirty reports whether the last process did not come to the end of Close.
-func isDirty(dir string) (bool, error) {
-	_, err := os.Stat(filepath.Join(dir, dirtyFile))
+// isDirty reports whether the last process did not come to the end of Close, and whether the machine may have been
+// restarted since it began.
+func isDirty(dir string) (dirty, rebooted bool, err error) {
+	boot, err := os.ReadFile(filepath.Join(dir, dirtyFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return false, false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look for an unclean stop: %w", err)
+		return false, false, fmt.Errorf("look for an unclean stop: %w", err)
 	}
-	return true, nil
+	return true, len(boot) == 0 || string(boot) != bootID(), nil
 }
 
-func markDirty(dir string) error { return replaceFile(filepath.Join(dir, dirtyFile), nil) }
+// markDirty notes that a process has the directory, and in which life of the machine.
+func markDirty(dir string) error { return replaceFile(filepath.Join(dir, dirtyFile), []byte(bootID())) }
+
+// bootID names this life of the machine; empty where it has no name.
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "" // not Linux: every unclean stop counts as one of the machine
+	}
+	return string(id)
+}
 
 func clearDirty(dir string) error {
 	if err := os.Remove(filepath.Join(dir, dirtyFile)); err != nil {

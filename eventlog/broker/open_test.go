@@ -3,6 +3,8 @@ package broker_test
 import (
 	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -85,5 +87,33 @@ func TestALogOpensWhereItWasClosed(t *testing.T) {
 	}
 	if got := put(t, client(t, b), "a", 0, "k", "v"); got != 1 {
 		t.Errorf("offset after a restart: want 1, got %d", got)
+	}
+}
+
+// TestAKillIsNoReboot: after a kill the machine is the same one; of a directory that does not say so, nobody can know.
+func TestAKillIsNoReboot(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("/proc/sys/kernel/random/boot_id"); err != nil {
+		t.Skip("this system does not name its boots")
+	}
+	dir := t.TempDir()
+	b := open(t, broker.Options{Dir: dir})
+	if b.Unclean() || b.Rebooted() {
+		t.Error("a new directory is unclean")
+	}
+	dead := killed(t, dir)
+	if b := open(t, broker.Options{Dir: dead}); !b.Unclean() || b.Rebooted() {
+		t.Errorf("after a kill: unclean %v, rebooted %v", b.Unclean(), b.Rebooted())
+	}
+	dead = killed(t, dir)
+	for _, boot := range []string{"", "another boot"} {
+		if err := os.WriteFile(filepath.Join(dead, "dirty"), []byte(boot), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b := open(t, broker.Options{Dir: dead})
+		if !b.Unclean() || !b.Rebooted() {
+			t.Errorf("after boot %q: unclean %v, rebooted %v", boot, b.Unclean(), b.Rebooted())
+		}
+		shut(t, b)
 	}
 }
