@@ -81,6 +81,7 @@ type Client struct {
 	closed   bool // to new requests
 	aborted  bool // to all
 	stats    Stats
+	heads    map[[2]string]*Head // RoundTripper's, by method and authority
 }
 
 // Stats count what happened since NewClient; Conns, Open and Waiting are of this moment.
