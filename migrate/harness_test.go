@@ -97,7 +97,7 @@ func (l *memoryLog) contents(t *testing.T) contents {
 	return c
 }
 
-func options(t *testing.T) migrate.Options {
+func options(t testing.TB) migrate.Options {
 	t.Helper()
 	ring, err := vault.ParseKeyring(vault.NewKeyLine("1"))
 	if err != nil {
