@@ -120,12 +120,12 @@ func (w *world) notify(t *testing.T, ms []bench.Moodle, set string) notifier {
 		ended <- bench.Each(ctx, 1<<30, 2, nil, func(ctx context.Context, i int) error {
 			p, m := bench.MakePhone(set, i), ms[i%len(ms)]
 			if err := m.Register(ctx, p.Token, p.Platform, set); err != nil {
-				return nil //nolint:nilerr // as above
+				return nil
 			}
 			a, err := m.Push(ctx, p.Token, p.Platform, set)
 			switch {
 			case err != nil || a.Status == http.StatusServiceUnavailable:
-				return nil //nolint:nilerr // as above
+				return nil
 			case a.Status != http.StatusAccepted:
 				return fmt.Errorf("push: %d %s", a.Status, a.Body)
 			}

@@ -255,7 +255,7 @@ func (c *cluster) stop(t *testing.T) {
 	t.Helper()
 	var all sync.WaitGroup
 	for _, r := range c.roles {
-		all.Go(func() { r.running.stop(t) })
+		all.Go(func() { r.stop(t) })
 	}
 	all.Wait()
 }
