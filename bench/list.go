@@ -9,6 +9,9 @@ import (
 	"runtime"
 	"slices"
 	"time"
+
+	"github.com/campanile-push/campanile/schemas"
+	"github.com/campanile-push/campanile/senders"
 )
 
 // benchmark is one comparison, and the names of its rows.
@@ -61,16 +64,10 @@ func benchmarks(devices int) []benchmark {
 			"ingest, pushes of Moodle's size answered when the log has them, against a gin handler that reads the body and answers",
 			(*harness).ingestPush,
 		},
-		{
-			senderRows("apns"),
-			"the whole APNs sender (read, push, outcome, commit), against bare apns2",
-			(*harness).senderAPNS,
-		},
-		{
-			senderRows("fcm"),
-			"the whole FCM sender (read, push, outcome, commit), against bare go-fcm",
-			(*harness).senderFCM,
-		},
+		sender(schemas.APNS, senders.StockTransport),
+		sender(schemas.APNS, senders.H2Transport),
+		sender(schemas.FCM, senders.StockTransport),
+		sender(schemas.FCM, senders.H2Transport),
 		{
 			[]string{pipeline + "/cpu_us", pipeline + "/rate", pipeline + "/rss_mb"},
 			fmt.Sprintf("`campanile up`: %s devices loaded through the log, one broadcast to all of them a round", sizeName(devices)),

@@ -19,17 +19,23 @@ import (
 	"github.com/campanile-push/campanile/vault"
 )
 
-func senderRows(transport string) []string {
-	name := "sender/" + transport + "/0ms/200B/stock"
+// senderRows are named by provider, its latency, the size of the payload and the client that pushes.
+func senderRows(transport schemas.Transport, client string) []string {
+	name := "sender/" + transport.Word() + "/0ms/200B/" + client
 	return []string{name + "/cpu_us", name + "/rate"}
 }
 
-func (h *harness) senderAPNS(ctx context.Context) ([]Row, error) {
-	return h.sender(ctx, schemas.APNS, newBareAPNS)
-}
-
-func (h *harness) senderFCM(ctx context.Context) ([]Row, error) {
-	return h.sender(ctx, schemas.FCM, newBareFCM)
+// sender is the benchmark of a transport on one of its clients, senders.StockTransport or senders.H2Transport.
+func sender(transport schemas.Transport, client string) benchmark {
+	library, name := newBareAPNS, "apns2"
+	if transport == schemas.FCM {
+		library, name = newBareFCM, "go-fcm"
+	}
+	return benchmark{
+		senderRows(transport, client),
+		fmt.Sprintf("the whole %s sender (read, push, outcome, commit) on its %s client, against bare %s", transport.Word(), client, name),
+		func(h *harness, ctx context.Context) ([]Row, error) { return h.sender(ctx, transport, client, library) },
+	}
 }
 
 // provider is the simulator in a process of its own, which answers at once.
@@ -39,6 +45,7 @@ type provider struct {
 	at      simulator.Identity
 	account []byte // FCM's service account
 	roots   *x509.CertPool
+	pushes  string // the client that a sender pushes with: senders.StockTransport or senders.H2Transport
 }
 
 // bundle is the topic of APNs pushes.
@@ -70,9 +77,9 @@ func (p *provider) credentials(t schemas.Transport) ([]byte, error) {
 
 func (p *provider) open(ctx context.Context, a senders.Account) (senders.Provider, error) {
 	if a.FCM != nil {
-		return fcm.Open(ctx, a, fcm.Options{Endpoint: p.at.FCMURL + "/v1", RootCAs: p.roots})
+		return fcm.Open(ctx, a, fcm.Options{Endpoint: p.at.FCMURL + "/v1", RootCAs: p.roots, Transport: p.pushes})
 	}
-	return apns.Open(ctx, a, apns.Options{Production: p.at.APNSURL, Sandbox: p.at.SandboxURL, RootCAs: p.roots})
+	return apns.Open(ctx, a, apns.Options{Production: p.at.APNSURL, Sandbox: p.at.SandboxURL, RootCAs: p.roots, Transport: p.pushes})
 }
 
 func (p *provider) accepted(ctx context.Context) (int64, error) {
@@ -83,8 +90,10 @@ func (p *provider) accepted(ctx context.Context) (int64, error) {
 // bareSender pushes n times with a library alone.
 type bareSender func(ctx context.Context, phones []Phone, n int) error
 
-func (h *harness) sender(ctx context.Context, transport schemas.Transport, library func(ctx context.Context, p *provider) (bareSender, func(), error)) (rows []Row, err error) {
-	names := senderRows(transport.Word())
+type openLibrary func(ctx context.Context, p *provider) (push bareSender, closeLibrary func(), err error)
+
+func (h *harness) sender(ctx context.Context, transport schemas.Transport, client string, library openLibrary) (rows []Row, err error) {
+	names := senderRows(transport, client)
 	c, err := h.newCluster(ctx)
 	if err != nil {
 		return nil, err
@@ -95,6 +104,7 @@ func (h *harness) sender(ctx context.Context, transport schemas.Transport, libra
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.child.end()) }()
+	p.pushes = client
 	t, err := c.newTopics(ctx)
 	if err != nil {
 		return nil, err
