@@ -33,7 +33,7 @@ type push struct {
 	done   senders.Done
 	bearer string
 	began  time.Time
-	number []byte
+	number []byte // a field's value, on its way
 }
 
 func openDirect(t *target, o Options) (*direct, error) {
@@ -101,6 +101,8 @@ func (f *push) fill() (err error) {
 	f.Fields.AddBytes("apns-id", f.number)
 	f.number = strconv.AppendInt(f.number[:0], max(r.ExpiresUS, 0)/1e6, 10) // 0: APNs tries once
 	f.Fields.AddBytes("apns-expiration", f.number)
+	f.number = strconv.AppendInt(f.number[:0], int64(len(f.Body)), 10)
+	f.Fields.AddBytes("content-length", f.number)
 	if m.CollapseID != "" {
 		f.Fields.Add("apns-collapse-id", m.CollapseID)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -42,7 +43,7 @@ type push struct {
 	access string
 	began  time.Time
 	body   []byte
-	id     []byte
+	value  []byte // of a field, on its way
 }
 
 func openDirect(t *target, o Options) (senders.Provider, error) {
@@ -147,9 +148,11 @@ func (f *push) fill() (err error) {
 	f.Body = f.body
 	f.Deadline = f.began.Add(f.p.timeout)
 	f.Fields.Reset()
+	f.value = strconv.AppendInt(f.value[:0], int64(len(f.Body)), 10)
+	f.Fields.AddBytes("content-length", f.value)
 	if f.p.named {
-		f.id = r.SendID.Append(f.id[:0])
-		f.Fields.AddBytes(sendIDField, f.id)
+		f.value = r.SendID.Append(f.value[:0])
+		f.Fields.AddBytes(sendIDField, f.value)
 	}
 	return err
 }

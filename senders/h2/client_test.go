@@ -66,7 +66,7 @@ func serve(t testing.TB, implementation string, streams int, h http.HandlerFunc)
 
 func (s *site) client(t testing.TB, change ...func(o *h2.ClientOptions)) *h2.Client {
 	t.Helper()
-	o := h2.ClientOptions{Addr: s.addr, TLS: &tls.Config{RootCAs: s.roots, MinVersion: tls.VersionTLS12}}
+	o := h2.ClientOptions{Addr: s.addr, TLS: &tls.Config{RootCAs: s.roots, MinVersion: tls.VersionTLS12}, Timeout: time.Minute}
 	for _, f := range change {
 		f(&o)
 	}

@@ -149,6 +149,14 @@ func (s *suite) open(t *testing.T, timeout time.Duration) senders.Provider {
 	return p
 }
 
+// warm pushes until a push is accepted: a short timeout is then the answer's alone, not the connection's and the access token's.
+func (s *suite) warm(t *testing.T, p senders.Provider) {
+	t.Helper()
+	until(t, "a push is accepted", func() bool {
+		return s.push(t.Context(), t, p, s.server.Token(999)).Outcome == pushv1.Outcome_OUTCOME_ACCEPTED
+	})
+}
+
 func accepted(t *testing.T, s *suite) {
 	p := s.open(t, 0)
 	got := s.push(t.Context(), t, p, s.server.Token(1))
@@ -240,8 +248,9 @@ func broken(t *testing.T, s *suite) {
 }
 
 func silent(t *testing.T, s *suite) {
-	const timeout = 300 * time.Millisecond
+	const timeout = time.Second
 	p := s.open(t, timeout)
+	s.warm(t, p)
 	s.server.Fault(t, s.server.Token(1), Silent)
 	got := s.push(t.Context(), t, p, s.server.Token(1))
 	if got.Outcome != pushv1.Outcome_OUTCOME_UNAVAILABLE || got.NoAttempt || got.Reason != senders.ReasonTimeout {
@@ -284,7 +293,8 @@ func closed(t *testing.T, s *suite) {
 }
 
 func closing(t *testing.T, s *suite) {
-	p := s.server.Open(t, 500*time.Millisecond)
+	p := s.server.Open(t, 2*time.Second)
+	s.warm(t, p)
 	token := s.server.Token(1)
 	s.server.Fault(t, token, Silent)
 	var answered atomic.Bool
