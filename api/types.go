@@ -72,3 +72,116 @@ type Accepted struct {
 	AudienceEstimate int64    `json:"audience_estimate"`
 	DryRun           bool     `json:"dry_run,omitempty"`
 }
+
+// BroadcastList is a page of broadcasts, the newest first.
+type BroadcastList struct {
+	Broadcasts []Broadcast `json:"broadcasts"`
+	Next       string      `json:"next,omitempty"`
+}
+
+// Update is one event of a broadcast's progress.
+type Update struct {
+	ID       string   `json:"id"`
+	State    string   `json:"state"`
+	Progress Progress `json:"progress"`
+}
+
+// Problem is an error (RFC 9457).
+type Problem struct { //nolint:errname // RFC 9457's own word
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int64  `json:"status"`
+	Detail string `json:"detail,omitempty"`
+	Field  string `json:"field,omitempty"`
+}
+
+// Error is the problem for people to read.
+func (p *Problem) Error() string {
+	if p.Detail == "" {
+		return p.Title
+	}
+	return p.Detail
+}
+
+// BroadcastRequest asks for a push to every device of some channels.
+type BroadcastRequest struct {
+	Channels      []string  `json:"channels,omitempty"`
+	Platforms     []string  `json:"platforms,omitempty"`
+	Message       *Message  `json:"message,omitempty"`
+	SendAt        time.Time `json:"send_at,omitzero"`
+	ExpiresAt     time.Time `json:"expires_at,omitzero"`
+	Rate          float64   `json:"rate,omitempty"`
+	SpreadSeconds int64     `json:"spread_seconds,omitempty"`
+	DryRun        bool      `json:"dry_run,omitempty"`
+}
+
+// Message is what a device shows or gets.
+type Message struct {
+	Text             string            `json:"text,omitempty"`
+	Title            string            `json:"title,omitempty"`
+	Body             string            `json:"body,omitempty"`
+	Data             map[string]string `json:"data,omitempty"`
+	Sound            string            `json:"sound,omitempty"`
+	Badge            *int64            `json:"badge,omitempty"`
+	Category         string            `json:"category,omitempty"`
+	ThreadID         string            `json:"thread_id,omitempty"`
+	CollapseID       string            `json:"collapse_id,omitempty"`
+	Priority         string            `json:"priority,omitempty"`
+	ContentAvailable bool              `json:"content_available,omitempty"`
+	MutableContent   bool              `json:"mutable_content,omitempty"`
+	PushType         string            `json:"push_type,omitempty"`
+	FCM              map[string]any    `json:"fcm,omitempty"`
+	APNS             map[string]any    `json:"apns,omitempty"`
+}
+
+// NotificationRequest asks for a push to one device.
+type NotificationRequest struct {
+	Token       string    `json:"token"`
+	Transport   string    `json:"transport,omitempty"`
+	Platform    string    `json:"platform,omitempty"`
+	Environment string    `json:"environment,omitempty"`
+	ExpiresAt   time.Time `json:"expires_at,omitzero"`
+	Message     Message   `json:"message"`
+}
+
+// AcceptedNotification says that a notification is in the log.
+type AcceptedNotification struct {
+	ID     string `json:"id"`
+	Status string `json:"status"`
+}
+
+// TokenRequest registers a device.
+type TokenRequest struct {
+	Transport   string   `json:"transport,omitempty"`
+	Platform    string   `json:"platform,omitempty"`
+	Environment string   `json:"environment,omitempty"`
+	AppVersion  string   `json:"app_version,omitempty"`
+	Locale      string   `json:"locale,omitempty"`
+	TimeZone    string   `json:"time_zone,omitempty"`
+	UserID      string   `json:"user_id,omitempty"`
+	Channels    []string `json:"channels,omitzero"`
+	Replaces    string   `json:"replaces,omitempty"`
+}
+
+// RegisteredToken says that a registration is in the log.
+type RegisteredToken struct {
+	Status   string   `json:"status"`
+	Channels []string `json:"channels"`
+}
+
+// Reason is why a broadcast is paused or cancelled.
+type Reason struct {
+	Reason string `json:"reason,omitempty"`
+}
+
+// RateRequest is a broadcast's new rate.
+type RateRequest struct {
+	Rate float64 `json:"rate"`
+}
+
+// Controlled says that a control is in the log.
+type Controlled struct {
+	ID     string  `json:"id"`
+	Status string  `json:"status"`
+	Rate   float64 `json:"rate,omitempty"`
+}

@@ -126,7 +126,7 @@ func (a *answer) write(w gin.ResponseWriter) {
 		h["Content-Type"] = typeHTML
 	case a.problem:
 		h["Content-Type"] = typeProblem
-	default:
+	case a.status != http.StatusNoContent:
 		h["Content-Type"] = typeJSON
 	}
 	if a.problem && a.status == http.StatusUnauthorized {

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,7 +37,7 @@ type Server struct {
 	perURL   *limiter
 	metrics  *metrics
 	calls    sync.Pool // *call
-	handler  http.Handler
+	handler  *gin.Engine
 	indexDoc *answer
 }
 
@@ -76,6 +78,23 @@ func (s *Server) ApplyBroadcasts(r schemas.Record) error { return s.casts.apply(
 // Handler serves the whole API, from the host's root.
 func (s *Server) Handler() http.Handler { return s.handler }
 
+// RoutesV3 are the methods and paths that are served below /api/v3, such as "GET /broadcasts/{id}", sorted.
+func (s *Server) RoutesV3() (routes []string) {
+	for _, r := range s.handler.Routes() {
+		if path, ok := strings.CutPrefix(r.Path, prefixV3); ok {
+			parts := strings.Split(path, "/")
+			for i, p := range parts {
+				if name, ok := strings.CutPrefix(p, ":"); ok {
+					parts[i] = "{" + name + "}"
+				}
+			}
+			routes = append(routes, r.Method+" "+strings.Join(parts, "/"))
+		}
+	}
+	slices.Sort(routes)
+	return routes
+}
+
 // Run asks the store and the end of apps on behalf of the requests, appends missing registrations, and forgets what is old,
 // until ctx ends; it returns nil then. While it does not run, requests that would need it are answered as if the store were away.
 func (s *Server) Run(ctx context.Context) error {
@@ -107,7 +126,7 @@ func (s *Server) upkeep(ctx context.Context) {
 }
 
 // routes builds the router. Nothing about a path is normalised, redirected or guessed: a token stands in it as it is.
-func (s *Server) routes() http.Handler {
+func (s *Server) routes() *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	e := gin.New()
 	e.RedirectTrailingSlash, e.RedirectFixedPath, e.RemoveExtraSlash = false, false, false

@@ -485,13 +485,13 @@ type controlBody struct {
 	rate   float64
 }
 
-func readControl(members []member, withRate bool) (b controlBody, err *FieldError) {
+func readControl(members []member, verb string) (b controlBody, err *FieldError) {
 	var f fields
-	there := false
+	withRate, there := verb == "rate", false
 	for i := range members {
 		v := members[i].value
 		switch name := members[i].name; {
-		case name == "reason" && !withRate:
+		case name == "reason" && (verb == "pause" || verb == "cancel"):
 			b.reason = f.text(name, v, maxReason)
 		case name == "rate" && withRate:
 			b.rate, there = f.number(name, v, maxRate), !v.isNull()

@@ -199,7 +199,7 @@ func control(verb string) handler {
 		if refused != nil {
 			return refused
 		}
-		body, wrong := readControl(members, verb == "rate")
+		body, wrong := readControl(members, verb)
 		if wrong != nil {
 			return badField(wrong)
 		}

@@ -39,6 +39,7 @@ type order struct {
 type broadcasts struct {
 	t      *terminal
 	asJSON bool
+	remote remote
 }
 
 func broadcastCommand(t *terminal) *cobra.Command {
@@ -47,7 +48,9 @@ func broadcastCommand(t *terminal) *cobra.Command {
 		Use:   "broadcast",
 		Short: "Send broadcasts, watch them, and steer them while they run",
 		Long: `Sends to every phone of some channels, and controls what is on its way: pause stops the expansion and lets what was expanded drain, cancel is final
-and drops what is queued, rate sets how many pushes a second it may take. All of it takes hold within a page.`,
+and drops what is queued, rate sets how many pushes a second it may take. All of it takes hold within a page.
+
+Works on the log, as an operator; with --url and --key through the API, as far as the key reaches.`,
 	}
 	cmd.AddCommand(b.sendCommand(), b.listCommand(), b.showCommand(), b.watchCommand(),
 		b.controlCommand("pause ID", "Stop expanding a broadcast; what was expanded drains"),
@@ -55,12 +58,24 @@ and drops what is queued, rate sets how many pushes a second it may take. All of
 		b.controlCommand("cancel ID", "End a broadcast for ever; what is queued is dropped"),
 		b.rateCommand(),
 	)
-	cmd.PersistentFlags().BoolVar(&b.asJSON, "json", false, "as JSON")
+	f := cmd.PersistentFlags()
+	f.BoolVar(&b.asJSON, "json", false, "as JSON")
+	f.StringVar(&b.remote.url, "url", "", "address of a running campanile: work through its API instead of the log")
+	f.StringVar(&b.remote.app, "app", "", "with --url: the app, where no argument names it")
+	f.StringVar(&b.remote.key, "key", "", "with --url: an access key of the app that may broadcast; other users of this machine can read it")
+	f.StringVar(&b.remote.keyFile, "key-file", "", "with --url: a file that holds the key")
 	return cmd
 }
 
 // atDesk runs a command where broadcasts are kept.
-func (b *broadcasts) atDesk(cmd *cobra.Command, do func(ctx context.Context, d desk) error) error {
+func (b *broadcasts) atDesk(cmd *cobra.Command, app string, do func(ctx context.Context, d desk) error) error {
+	if b.remote.given() {
+		d, err := b.remote.desk(app)
+		if err != nil {
+			return err
+		}
+		return do(cmd.Context(), d)
+	}
 	cfg, _, err := b.t.setup(cmd)
 	if err != nil {
 		return err
@@ -117,7 +132,7 @@ func (b *broadcasts) sendCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return b.atDesk(cmd, func(ctx context.Context, d desk) error {
+			return b.atDesk(cmd, args[0], func(ctx context.Context, d desk) error {
 				accepted, err := d.send(ctx, args[0], sent, idempotencyKey)
 				if err != nil {
 					return err
@@ -145,6 +160,9 @@ func (b *broadcasts) sendCommand() *cobra.Command {
 	f.StringVar(&file, "file", "", "read the whole broadcast from a JSON file instead of flags")
 	f.StringVar(&idempotencyKey, "idempotency-key", "", "the same key again is the same broadcast, not another one")
 	f.BoolVar(&watch, "watch", false, "watch it until it has ended")
+	for _, name := range []string{"channel", "device", "text", "title", "body", "extra", "send-at", "expires-at", "rate", "spread", "dry-run"} {
+		cmd.MarkFlagsMutuallyExclusive("file", name)
+	}
 	return cmd
 }
 
@@ -202,7 +220,7 @@ func (b *broadcasts) listCommand() *cobra.Command {
 			if limit < 1 {
 				return errors.New("--limit: want at least 1")
 			}
-			return b.atDesk(cmd, func(ctx context.Context, d desk) error {
+			return b.atDesk(cmd, app, func(ctx context.Context, d desk) error {
 				list, err := d.list(ctx, app, state, limit)
 				if err != nil {
 					return err
@@ -234,7 +252,7 @@ func (b *broadcasts) showCommand() *cobra.Command {
 		Short: "Show a broadcast and its counts",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return b.atDesk(cmd, func(ctx context.Context, d desk) error {
+			return b.atDesk(cmd, "", func(ctx context.Context, d desk) error {
 				x, err := d.show(ctx, args[0])
 				if err != nil {
 					return err
@@ -251,7 +269,7 @@ func (b *broadcasts) watchCommand() *cobra.Command {
 		Short: "Watch a broadcast until it has ended",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return b.atDesk(cmd, func(ctx context.Context, d desk) error { return b.follow(ctx, d, args[0]) })
+			return b.atDesk(cmd, "", func(ctx context.Context, d desk) error { return b.follow(ctx, d, args[0]) })
 		},
 	}
 }
@@ -284,7 +302,7 @@ func (b *broadcasts) rateCommand() *cobra.Command {
 }
 
 func (b *broadcasts) order(cmd *cobra.Command, id string, o order) error {
-	return b.atDesk(cmd, func(ctx context.Context, d desk) error {
+	return b.atDesk(cmd, "", func(ctx context.Context, d desk) error {
 		if err := d.control(ctx, id, o); err != nil {
 			return err
 		}
@@ -304,9 +322,18 @@ func (b *broadcasts) print(x *api.Broadcast) error {
 	}
 	p := &x.Progress
 	rows := [][]string{
-		{"broadcast", x.ID}, {"app", x.App}, {"state", x.State}, {"channels", strings.Join(x.Channels, ", ")},
-		{"platforms", strings.Join(x.Platforms, ", ")}, {"key", x.KeyID}, {"requested", stamp(x.RequestedAt)}, {"send at", stamp(x.SendAt)},
-		{"expires", stamp(x.ExpiresAt)}, {"ended", stamp(x.EndedAt)}, {"paused", x.Paused.String()}, {"cancelled", x.Cancelled.String()},
+		{"broadcast", x.ID},
+		{"app", x.App},
+		{"state", x.State},
+		{"channels", strings.Join(x.Channels, ", ")},
+		{"platforms", strings.Join(x.Platforms, ", ")},
+		{"key", x.KeyID},
+		{"requested", stamp(x.RequestedAt)},
+		{"send at", stamp(x.SendAt)},
+		{"expires", stamp(x.ExpiresAt)},
+		{"ended", stamp(x.EndedAt)},
+		{"paused", x.Paused.String()},
+		{"cancelled", x.Cancelled.String()},
 		{"limited by", p.LimitedBy},
 	}
 	if x.Rate > 0 {

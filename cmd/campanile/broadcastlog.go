@@ -188,7 +188,7 @@ func (d *logDesk) watch(ctx context.Context, text string, each func(api.Broadcas
 	go func() { ended <- following.Run(ctx) }()
 	defer func() { // it ends before watch returns
 		stop()
-		<-ended
+		<-ended //nolint:errcheck // it was returned, or is that of stop
 	}()
 	caughtUp := following.CaughtUp()
 	var tick <-chan time.Time

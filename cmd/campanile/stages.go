@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/campanile-push/campanile/api"
 	"github.com/campanile-push/campanile/eventlog"
 	"github.com/campanile-push/campanile/ingest"
 	"github.com/campanile-push/campanile/projections"
@@ -83,11 +84,24 @@ func (p *process) newIngest(name string) *ingest.Server {
 	if p.broker != nil {
 		options.Full = p.broker.Full
 	}
+	view := api.NewBroadcasts(nil)
+	reading := p.log.Follow(name+".reads", view.Apply, api.Topics()...)
+	reads := api.NewReads(api.ReadsOptions{CatchUp: reading.CatchUp}, view)
+	options.Reads, options.Document = reads.Serve, api.Document
 	server := ingest.New(options, p.log, p.store, p.secrets.hasher, p.logger.With("stage", name), p.registry)
 	apps = p.log.Follow(name+".apps", server.ApplyApps, schemas.Apps)
 	p.follow(name+".apps", apps)
 	broadcasts = p.log.Follow(name+".broadcasts", server.ApplyBroadcasts, schemas.Broadcasts)
 	p.follow(name+".broadcasts", broadcasts)
+	p.follow(name+".reads", reading)
+	p.super.background(followers, func(ctx context.Context) {
+		select {
+		case <-reading.CaughtUp():
+			view.Measure()
+		case <-ctx.Done():
+		}
+	})
+	p.super.start(intake, name+".streams", reads.Run)
 	p.follow(name+".devices", p.log.Follow(name+".devices", server.ApplyDevices, schemas.Devices))
 	return server
 }

@@ -76,7 +76,7 @@ func progressLine(x *api.Broadcast) string {
 		parts = append(parts, "limited by "+strings.ReplaceAll(p.LimitedBy, "_", " "))
 	}
 	if p.SecondsLeft > 0 {
-		parts = append(parts, (time.Duration(p.SecondsLeft*float64(time.Second))).Round(time.Second).String()+" left")
+		parts = append(parts, time.Duration(p.SecondsLeft*float64(time.Second)).Round(time.Second).String()+" left")
 	}
 	return strings.Join(parts, ", ")
 }
