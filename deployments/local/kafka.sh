@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Starts and stops a real Apache Kafka (KRaft mode, no ZooKeeper) on loopback, from Maven Central: needs Java 17 or newer and mvn.
+# Starts and stops a real Apache Kafka (KRaft mode, no ZooKeeper) on loopback, from Maven Central. It needs Java 17 or
+# newer and mvn: as root it installs Debian's packages where they are missing.
 #
 #   deployments/local/kafka.sh start [1|3]   one broker, or three; prints KAFKA_BROKERS=host:port,… when it answers
 #   deployments/local/kafka.sh stop          stops what start began
@@ -38,10 +39,18 @@ alive() {
 
 nodes() { cat "$dir/nodes" 2>/dev/null || echo 0; }
 
+# need COMMAND PACKAGE: the command is there, or can be had from Debian's packages.
+need() {
+  command -v "$1" >/dev/null && return
+  [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null || fail "$1 is missing: apt-get install $2"
+  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$2"; } >&2 ||
+    fail "$2 cannot be installed from the packages"
+}
+
 fetch() {
+  need java default-jre-headless
   [[ -f $dir/libs/.complete-$version ]] && return
-  command -v mvn >/dev/null || fail 'mvn is missing: apt-get install maven'
-  command -v java >/dev/null || fail 'java is missing: apt-get install default-jre-headless'
+  need mvn maven
   rm -rf "$dir/libs" && mkdir -p "$dir/libs"
   cat >"$dir/pom.xml" <<POM
 <project><modelVersion>4.0.0</modelVersion>
