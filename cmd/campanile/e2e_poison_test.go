@@ -78,7 +78,7 @@ func (w *world) letters(t *testing.T) map[string]int {
 // fetch gets a page of the ops port.
 func (u *up) fetch(t *testing.T, path string) (status int, body string) {
 	t.Helper()
-	res, err := http.Get(u.info.Ops + path) //nolint:noctx // a test's own
+	res, err := http.Get(u.info.Ops + path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,9 +148,9 @@ func poisons() (all []schemas.Record) {
 			if kind == 0 {
 				continue
 			}
-			values = append(values, string(rune(kind))+"\xff\xff\xff") // all types are below 128
+			values = append(values, string(kind)+"\xff\xff\xff") // all types are below 128
 			if !meant(spec.Topic, pushv1.EventType(kind)) {
-				values = append(values, string(rune(kind)))
+				values = append(values, string(kind))
 			}
 		}
 		if !spec.Truth {

@@ -1,10 +1,11 @@
 package main
 
 import (
-	"crypto/md5" //nolint:gosec // see siteMD5
+	"crypto/md5"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -101,7 +102,7 @@ func newSiteWorld(t *testing.T) *siteWorld {
 
 // siteMD5 is the channel that a site's phones name.
 func siteMD5(wwwroot string) string {
-	sum := md5.Sum([]byte(wwwroot)) //nolint:gosec // the name that phones and Moodle agreed on
+	sum := md5.Sum([]byte(wwwroot))
 	return hex.EncodeToString(sum[:])
 }
 
@@ -227,16 +228,19 @@ func TestABadBodyKillsNoDevice(t *testing.T) {
 		{"alert": "x", "fcm": map[string]any{"apns": map[string]any{"payload": long}, "nosuchfield": true}},
 		{"alert": "x", "apns": map[string]any{"push_type": "nosuchtype", "badge": "many", "sound": map[string]any{}}},
 		{"alert": "x", "apns": map[string]any{"topic": "org.example.other", "alert": long}},
-		{"alert": long}, {"alert": nil, "extra": map[string]any{"processor": "moodle", "fullmessage": long, "customdata": long}},
-		{"alert": "\x00\xff", "badge": -1}, {"alert": "x", "environment": "sandbox"}, {"alert": "x", "device": "wns"},
-		{"alert": "x", "device": "android-fcm"}, {"alert": "x", "device": "ios"}, {"alert": "x", "collapse_key": long},
+		{"alert": long},
+		{"alert": nil, "extra": map[string]any{"processor": "moodle", "fullmessage": long, "customdata": long}},
+		{"alert": "\x00\xff", "badge": -1},
+		{"alert": "x", "environment": "sandbox"},
+		{"alert": "x", "device": "wns"},
+		{"alert": "x", "device": "android-fcm"},
+		{"alert": "x", "device": "ios"},
+		{"alert": "x", "collapse_key": long},
 	}
 	for _, p := range s.open {
 		for _, body := range bodies {
 			all := map[string]any{"device": p.Platform, "token": p.Token}
-			for k, v := range body {
-				all[k] = v
-			}
+			maps.Copy(all, body)
 			a, err := s.attacker.Do(t.Context(), http.MethodPost, "/api/v2/push/", formLabel, asJSON(t, all))
 			if err != nil {
 				t.Fatal(err)

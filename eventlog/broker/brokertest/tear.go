@@ -48,8 +48,12 @@ func Tear(dir string, choose func(topic string, partition int32) bool) (int, err
 	return torn, Soil(dir)
 }
 
-// Soil marks dir as one whose process was killed.
+// Soil marks dir as one that was not closed, and of which nobody knows whether the machine went down with it. What a killed process
+// left is marked already, and stays as it is.
 func Soil(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, "dirty")); err == nil {
+		return nil
+	}
 	if err := os.WriteFile(filepath.Join(dir, "dirty"), nil, 0o600); err != nil {
 		return fmt.Errorf("soil %s: %w", dir, err)
 	}
