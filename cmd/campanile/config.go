@@ -15,6 +15,8 @@ import (
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
+
+	"github.com/campanile-push/campanile/senders"
 )
 
 // Config is what every command shares. Each field is a flag (--kafka-brokers), a variable (CAMPANILE_KAFKA_BROKERS) and a key of the
@@ -25,6 +27,7 @@ type Config struct {
 	HTTP struct {
 		Listen         string
 		TrustedProxies []string `mapstructure:"trusted_proxies"`
+		SiteCheckURL   string   `mapstructure:"site_check_url"`
 	}
 	Ops   struct{ Listen string }
 	Kafka struct {
@@ -58,9 +61,10 @@ type Config struct {
 		KeepEnded time.Duration `mapstructure:"keep_ended"`
 	}
 	Senders struct {
-		Tiers  []time.Duration
-		Window int
-		MaxAge time.Duration `mapstructure:"max_age"`
+		Transport string
+		Tiers     []time.Duration
+		Window    int
+		MaxAge    time.Duration `mapstructure:"max_age"`
 	}
 	APNS struct {
 		Host        string
@@ -90,6 +94,7 @@ func settings() []setting {
 		{key: "log.format", def: "text", usage: "text or json"},
 		{key: "http.listen", def: "127.0.0.1:8801", usage: "address of the API that phones and sites call"},
 		{key: "http.trusted_proxies", def: []string{}, usage: "proxies whose X-Forwarded-For is believed, as addresses or CIDR"},
+		{key: "http.site_check_url", def: "", usage: "https URL that is asked with siteid and url about a site, for apps whose access keys need a remote check"},
 		{key: "ops.listen", def: "127.0.0.1:8802", usage: "address of /healthz, /readyz, /metrics and /debug/pprof; keep it private"},
 		{key: "kafka.brokers", def: []string{}, usage: "bootstrap brokers, host:port; empty: the embedded log under data"},
 		{key: "kafka.prefix", def: "", usage: "prefix of topics, groups and transactional ids"},
@@ -113,6 +118,7 @@ func settings() []setting {
 		{key: "router.start_rate", def: 10000.0, usage: "pushes a second that a provider is trusted with before its rate is known"},
 		{key: "router.max_page", def: 10000, usage: "most sends in one transaction, 100 to 50000"},
 		{key: "router.keep_ended", def: 7 * 24 * time.Hour, usage: "how long an ended broadcast stays in the log"},
+		{key: "senders.transport", def: senders.StockTransport, usage: "HTTP/2 client of the senders: stock (under apns2 and go-fcm) or h2 (batching)"},
 		{key: "senders.tiers", def: []time.Duration{10 * time.Second, time.Minute, 15 * time.Minute, 30 * time.Second}, usage: "delays of the three retry tiers, and of the look at parked sends"},
 		{key: "senders.window", def: 8192, usage: "pushes in flight for each partition"},
 		{key: "senders.max_age", def: 24 * time.Hour, usage: "how long a push without an expiry is tried"},
@@ -311,7 +317,7 @@ func (c *Config) check() error {
 	}
 	for key, text := range map[string]string{
 		"cockroach.url": c.Cockroach.URL, "clickhouse.url": c.ClickHouse.URL,
-		"apns.host": c.APNS.Host, "apns.sandbox_host": c.APNS.SandboxHost, "fcm.endpoint": c.FCM.Endpoint,
+		"http.site_check_url": c.HTTP.SiteCheckURL, "apns.host": c.APNS.Host, "apns.sandbox_host": c.APNS.SandboxHost, "fcm.endpoint": c.FCM.Endpoint,
 	} {
 		if u, err := url.Parse(text); text != "" && (err != nil || u.Host == "") {
 			complain(key, "no URL: want scheme://host…") // the text may hold a password
@@ -328,6 +334,9 @@ func (c *Config) check() error {
 	}
 	if c.Router.StartRate <= 0 {
 		complain("router.start_rate", "%v: want more than zero", c.Router.StartRate)
+	}
+	if t := c.Senders.Transport; t != senders.StockTransport && t != senders.H2Transport {
+		complain("senders.transport", "%q is neither %s nor %s", t, senders.StockTransport, senders.H2Transport)
 	}
 	if len(c.Senders.Tiers) != 4 || slices.Min(append([]time.Duration{time.Hour}, c.Senders.Tiers...)) <= 0 {
 		complain("senders.tiers", "%v: want four delays above zero, such as 10s,1m,15m,30s", c.Senders.Tiers)

@@ -78,6 +78,7 @@ func (p *process) newIngest(name string) *ingest.Server {
 	var apps, broadcasts *eventlog.Following
 	options := ingest.Options{
 		TrustedProxies:    p.cfg.HTTP.TrustedProxies,
+		SiteCheckURL:      p.cfg.HTTP.SiteCheckURL,
 		CatchUpApps:       func(ctx context.Context) error { return apps.CatchUp(ctx) },
 		CatchUpBroadcasts: func(ctx context.Context) error { return broadcasts.CatchUp(ctx) },
 	}
@@ -281,14 +282,14 @@ func (p *process) opener(t schemas.Transport) (func(context.Context, senders.Acc
 		if p.signers == nil {
 			p.signers = &apns.Signers{}
 		}
-		o := apns.Options{Production: p.cfg.APNS.Host, Sandbox: p.cfg.APNS.SandboxHost, RootCAs: pool, Signers: p.signers}
+		o := apns.Options{Production: p.cfg.APNS.Host, Sandbox: p.cfg.APNS.SandboxHost, RootCAs: pool, Signers: p.signers, Transport: p.cfg.Senders.Transport}
 		return func(ctx context.Context, a senders.Account) (senders.Provider, error) { return apns.Open(ctx, a, o) }, nil
 	case schemas.FCM:
 		pool, err := certPool(p.cfg.FCM.CA)
 		if err != nil {
 			return nil, fmt.Errorf("fcm.ca: %w", err)
 		}
-		o := fcm.Options{Endpoint: p.cfg.FCM.Endpoint, RootCAs: pool}
+		o := fcm.Options{Endpoint: p.cfg.FCM.Endpoint, RootCAs: pool, Transport: p.cfg.Senders.Transport}
 		return func(ctx context.Context, a senders.Account) (senders.Provider, error) { return fcm.Open(ctx, a, o) }, nil
 	}
 	return nil, fmt.Errorf("no sender for %s", t)
