@@ -8,16 +8,21 @@
 #   deployments/local/postgres.sh status    prints POSTGRES_URL=… and succeeds if it runs
 #   deployments/local/postgres.sh clean     stops, and deletes the data
 #
-# Data and log are under build/postgres (POSTGRES_DIR). It listens on POSTGRES_PORT (15432) of 127.0.0.1 alone, lets every local
-# user in, and does not wait for the disk: for tests, and nothing else. Started twice, also at the same time, it says where the
+# Data and log are under build/postgres (POSTGRES_DIR). It listens on POSTGRES_PORT (the first free one from 15432 on) of 127.0.0.1
+# alone, lets every local user in, and does not wait for the disk: for tests, and nothing else. Started twice, also at the same time, it says where the
 # first one is. As root it installs the packages where they are missing, and runs as the user postgres, as PostgreSQL demands.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 dir=${POSTGRES_DIR:-$root/build/postgres}
-port=${POSTGRES_PORT:-15432}
 bin=/usr/lib/postgresql/15/bin
-url="postgres://postgres@127.0.0.1:$port/postgres?sslmode=disable"
+
+# at PORT: where the server is from now on.
+at() {
+  port=$1
+  url="postgres://postgres@127.0.0.1:$port/postgres?sslmode=disable"
+}
+at "${POSTGRES_PORT:-$(cat "$dir/port" 2>/dev/null || echo 15432)}"
 
 fail() { echo "postgres.sh: $*" >&2; exit 1; }
 
@@ -43,6 +48,15 @@ fetch() {
 
 alive() { as_owner "$bin/pg_ctl" status -D "$dir/data" >/dev/null 2>&1; }
 
+# free_port is the first port from 15432 on that nobody answers on: another checkout may have a server of its own.
+free_port() {
+  local p
+  for p in $(seq 15432 15531); do
+    (exec 3<>"/dev/tcp/127.0.0.1/$p") 2>/dev/null || { echo "$p"; return; }
+  done
+  fail 'no free port from 15432 to 15531: set POSTGRES_PORT'
+}
+
 answers() { as_owner "$bin/pg_isready" -q -h 127.0.0.1 -p "$port"; }
 
 make_cluster() {
@@ -62,6 +76,8 @@ start() {
     [[ $(id -u) != 0 ]] || chown postgres: "$dir"
     as_owner test -x "$dir" || fail "the user postgres cannot enter $dir: set POSTGRES_DIR to a folder that it can"
     make_cluster
+    [[ -n ${POSTGRES_PORT:-} ]] || at "$(free_port)"
+    echo "$port" >"$dir/port"
     # In a session of its own, so that the end of the terminal or of make does not end it; without the lock.
     as_owner "$bin/pg_ctl" start -D "$dir/data" -l "$dir/postgres.log" -W -o "\
 -c listen_addresses=127.0.0.1 -c port=$port -c unix_socket_directories=$dir -c max_connections=300 -c shared_buffers=256MB \
