@@ -33,6 +33,9 @@ func (k *kfakeLog) Logf(level kfake.LogLevel, format string, args ...any) {
 		}
 	}
 	said := fmt.Sprintf(format, args...)
+	if strings.HasPrefix(said, "txn: EndTxn slow") { // milliseconds on a busy machine: nobody has to look
+		to = slog.LevelDebug
+	}
 	k.mu.Lock()
 	switch {
 	case strings.HasPrefix(said, "persist to disk"):
