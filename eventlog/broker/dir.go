@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // ErrLocked says that another process has the data directory.
@@ -23,13 +24,25 @@ const (
 	socketPath = "broker.sock.path" // where the socket is, if its path would have been too long
 )
 
+// A lock is asked for again for half a second: whoever held it may be ending, and a child of its making holds it too between fork
+// and exec.
+const (
+	lockTries = 25
+	lockPause = 20 * time.Millisecond
+)
+
 // lockDir takes the directory for this process until the file is closed or the process ends.
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the data directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	for try := 0; errors.Is(err, syscall.EWOULDBLOCK) && try < lockTries; try++ {
+		<-time.After(lockPause)
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err != nil {
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("%w: another campanile runs on %s: stop it, or choose another directory", ErrLocked, dir)
