@@ -88,13 +88,20 @@ func TestARequestUnderAnOldIDFindsItEndedOrNothing(t *testing.T) {
 				out.BroadcastRequested(&pushv1.BroadcastRequested{BroadcastId: id[:], RecordId: record[:], App: "app", Channels: []string{"news"}})
 			})
 		}
-		// Without direct traffic tally forgets nothing: counts are left, and so is the state.
+		// Tally forgets counts only while it has something to count. The owners that announce themselves at this start may come before
+		// the request is forgotten, and leave the counts and the state, or after it, and take all.
 		h.during(time.Second)
-		again()
-		h.during(time.Second)
-		if got := h.sentCount(id); got != 50 {
-			t.Fatalf("want the 50 sends of the first time, got %d", got)
+		h.compactEverything()
+		want := 50
+		if len(h.log.all(schemas.Broadcasts)) == 0 {
+			want = 100
 		}
+		again()
+		h.during(time.Minute)
+		if got := h.sentCount(id); got != want {
+			t.Fatalf("want %d sends, got %d", want, got)
+		}
+		pass(time.Hour)
 		for range 5 {
 			h.directTraffic()
 			h.during(2 * time.Second)
@@ -105,8 +112,8 @@ func TestARequestUnderAnOldIDFindsItEndedOrNothing(t *testing.T) {
 		}
 		again()
 		h.untilEnded(time.Minute, id)
-		if got := h.sentCount(id); got != 100 {
-			t.Errorf("a new request: want 50 more sends, got %d", got-50)
+		if got := h.sentCount(id); got != want+50 {
+			t.Errorf("a new request: want 50 more sends, got %d", got-want)
 		}
 	})
 }
