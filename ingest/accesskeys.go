@@ -69,7 +69,7 @@ func (c *call) requestKeyV2() *answer {
 // is its claim's alone, until the claim is proven.
 func (c *call) requestKey(r *keyRequest) *answer {
 	s, now := c.server, c.now
-	address, valid := siteURL(r.url)
+	address, valid := schemas.SiteURL(r.url)
 	if !s.perIP.take(addressName(c.gin.ClientIP()), now) || valid && !s.perURL.take(c.grant.app+" "+address, now) {
 		s.metrics.keys.WithLabelValues("limited").Inc()
 		return tooManyKeys

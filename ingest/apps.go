@@ -189,7 +189,7 @@ func (a *appState) configure(e *pushv1.AppConfigured) {
 	a.blocked = networks(e.BlockedNetworks)
 	a.allowed = make(map[string]bool, len(e.AllowedSites))
 	for _, s := range e.AllowedSites {
-		if u, ok := siteURL(s); ok {
+		if u, ok := schemas.SiteURL(s); ok {
 			a.allowed[u] = true
 		}
 	}
@@ -204,7 +204,7 @@ func (a *appState) issue(e *pushv1.AccessKeyIssued) {
 		id: e.KeyId, hash: [32]byte(e.ValueHash), permissions: e.Permissions, pending: e.Pending, issuedAtUS: e.IssuedAtUs,
 	}
 	if c := e.Claim; c != nil {
-		u, _ := siteURL(c.Url)
+		u, _ := schemas.SiteURL(c.Url)
 		key.claim = &claim{url: u, wwwroot: c.Url, channel: c.Channel, proven: c.Proven && !e.Pending}
 	}
 	a.keys[key.hash], a.byID[key.id] = key, key

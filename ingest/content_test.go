@@ -271,11 +271,11 @@ func FuzzSite(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		u, ok := siteURL(s)
+		u, ok := schemas.SiteURL(s)
 		if !ok {
 			return
 		}
-		if again, ok := siteURL(u); !ok || again != u {
+		if again, ok := schemas.SiteURL(u); !ok || again != u {
 			t.Fatalf("%q became %q, and that %q", s, u, again)
 		}
 	})

@@ -14,33 +14,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/campanile-push/campanile/schemas"
 )
 
 const (
-	maxURL           = 255 // bytes
 	siteCheckTimeout = 3 * time.Second
 	maxSiteAnswer    = 64 // bytes; an integer as text
 )
-
-// siteURL is a site's address in the one form for comparing: scheme and host in lower case, no slash at the end, neither query nor
-// fragment. ok is false for what is no http or https address.
-func siteURL(s string) (string, bool) {
-	s = strings.TrimSpace(s)
-	if len(s) > maxURL || schemas.CheckChannel(s) != nil {
-		return "", false
-	}
-	u, err := url.Parse(s)
-	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return "", false
-	}
-	scheme := strings.ToLower(u.Scheme)
-	if scheme != "http" && scheme != "https" {
-		return "", false
-	}
-	return scheme + "://" + strings.ToLower(u.Host) + strings.TrimRight(u.EscapedPath(), "/"), true
-}
 
 // siteChannel is the channel that the proven claim of a site owns, and phones may name: md5 of wwwroot, which is written without a
 // slash at the end.

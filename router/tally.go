@@ -204,7 +204,7 @@ func (t *Tally) sweep(ctx context.Context, partition int32, s *tallied, out *sch
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		t.log.Warn("counts of ended broadcasts are kept for now: broadcasts could not be read to its end", "error", err)
+		t.log.Warn("counts of ended broadcasts are kept until the next look: broadcasts could not be read to its end", "error", err)
 		return nil
 	}
 	for _, id := range gone {
