@@ -58,16 +58,23 @@ type Cleaned struct {
 
 // RunJanitor looks after the topics that forget when everybody has read them, until ctx ends; it returns nil then. One is
 // enough, and several do no harm. What holds deletion back for too long is an error in the log and
-// campanile_janitor_late{group,topic}, the number of such partitions.
+// campanile_janitor_late{group,topic}, the number of such partitions; what the cluster may delete before a group has read it is
+// campanile_retention_at_risk{group,topic}, as AtRisk counts it.
 func (l *Log) RunJanitor(ctx context.Context, o JanitorOptions) error {
 	o = o.withDefaults()
 	late := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: "campanile", Name: "janitor_late", Help: "Partitions whose deletion a group has held back for too long.",
 	}, []string{"group", "topic"})
-	if err := l.reg.Register(late); err != nil {
-		return fmt.Errorf("register the janitor's metrics: %w", err)
+	risk := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: "campanile", Name: "retention_at_risk",
+		Help: "Partitions in which a group has left something unread for more than half of the topic's retention.",
+	}, []string{"group", "topic"})
+	for _, gauge := range []*prometheus.GaugeVec{late, risk} {
+		if err := l.reg.Register(gauge); err != nil {
+			return fmt.Errorf("register the janitor's metrics: %w", err)
+		}
+		defer l.reg.Unregister(gauge) //nolint:gocritic // two of them, until the janitor ends
 	}
-	defer l.reg.Unregister(late)
 	known := map[lateness]int{}
 	tick := time.NewTicker(o.Interval)
 	defer tick.Stop()
@@ -90,6 +97,24 @@ func (l *Log) RunJanitor(ctx context.Context, o JanitorOptions) error {
 				late.WithLabelValues(k.group, string(k.topic)).Set(float64(n))
 			}
 			known = found
+			l.showRisk(ctx, risk, now)
+		}
+	}
+}
+
+// showRisk puts what AtRisk counts into the gauge; what could not be read leaves it as it was.
+func (l *Log) showRisk(ctx context.Context, gauge *prometheus.GaugeVec, now time.Time) {
+	groups, err := l.AtRisk(ctx, now)
+	if err != nil {
+		if ctx.Err() == nil {
+			l.log.Warn("what retention may delete unread is unknown", "error", err)
+		}
+		return
+	}
+	gauge.Reset()
+	for group, topics := range groups {
+		for topic, partitions := range topics {
+			gauge.WithLabelValues(group, string(topic)).Set(float64(partitions))
 		}
 	}
 }

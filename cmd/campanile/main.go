@@ -70,7 +70,7 @@ Every flag below "Global Flags" is also a variable (CAMPANILE_HTTP_LISTEN) and a
 		appCommand(t), keyCommand(t), topicsCommand(t), broadcastCommand(t), importCommand(t), shadowCommand(t),
 		statsCommand(t), reconcileCommand(t),
 		simulatorCommand(t), benchCommand(t),
-		configCommand(t), keyFileCommand(t), engineCommand(t), chdbEngineCommand(t),
+		healthCommand(t), configCommand(t), keyFileCommand(t), engineCommand(t), chdbEngineCommand(t),
 	)
 	root.AddCommand(stageCommands(t)...)
 	return root

@@ -50,6 +50,7 @@ func (h *health) snapshot() map[string]string {
 func newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registerBuild(r)
 	return r
 }
 

@@ -90,6 +90,7 @@ func (p *process) openLog(ctx context.Context) error {
 			return err
 		}
 		p.broker, dial, base = b, b.Dial, b.Boots()<<32
+		registerEmbedded(p.registry, b)
 		p.closers = append(p.closers, func() { closeWithin(p.logger, "embedded log", b.Close) })
 	}
 	cfg, err := logConfig(p.cfg, dial, base)

@@ -232,8 +232,23 @@ func (b *Broker) Pressed() bool {
 	return b.size.bytes.Load() >= b.opts.MaxBytes/4*3
 }
 
-// Bytes is the size of the data directory, at most a second old while Full or Pressed is asked.
-func (b *Broker) Bytes() int64 { return b.size.bytes.Load() }
+// Bytes is the size of the data directory, at most a second old.
+func (b *Broker) Bytes() int64 {
+	b.size.look(time.Now())
+	return b.size.bytes.Load()
+}
+
+// MaxBytes is the size at which the log takes nothing more.
+func (b *Broker) MaxBytes() int64 { return b.size.maxBytes }
+
+// FreeBytes is the room on the disk under the log, at most a second old.
+func (b *Broker) FreeBytes() int64 {
+	b.size.look(time.Now())
+	return b.size.free.Load()
+}
+
+// MinFreeBytes is the room that must stay free: below it, the log takes nothing more.
+func (b *Broker) MinFreeBytes() int64 { return b.size.minFree }
 
 // Close saves the log and releases the directory. Close every client first: they retry what has no answer. It returns ctx.Err()
 // when ctx ends before all is saved; the saving goes on, and the next start may find the directory unclean.
