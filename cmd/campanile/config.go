@@ -28,6 +28,8 @@ type Config struct {
 		Listen         string
 		TrustedProxies []string `mapstructure:"trusted_proxies"`
 		SiteCheckURL   string   `mapstructure:"site_check_url"`
+		TLSCert        string   `mapstructure:"tls_cert"`
+		TLSKey         string   `mapstructure:"tls_key"`
 	}
 	Ops   struct{ Listen string }
 	Kafka struct {
@@ -93,6 +95,8 @@ func settings() []setting {
 		{key: "log.level", def: "info", usage: "debug, info, warn or error"},
 		{key: "log.format", def: "text", usage: "text or json"},
 		{key: "http.listen", def: "127.0.0.1:8801", usage: "address of the API that phones and sites call"},
+		{key: "http.tls_cert", def: "", usage: "PEM file of the API's certificate and its chain, read again when it changes and on SIGHUP; empty: plain HTTP"},
+		{key: "http.tls_key", def: "", usage: "PEM file of that certificate's private key"},
 		{key: "http.trusted_proxies", def: []string{}, usage: "proxies whose X-Forwarded-For is believed, as addresses or CIDR"},
 		{key: "http.site_check_url", def: "", usage: "https URL that is asked with siteid and url about a site, for apps whose access keys need a remote check"},
 		{key: "ops.listen", def: "127.0.0.1:8802", usage: "address of /healthz, /readyz, /metrics and /debug/pprof; keep it private"},
@@ -282,6 +286,9 @@ func (c *Config) check() error {
 			complain("http.trusted_proxies", "%q is neither an address nor CIDR", p)
 		}
 	}
+	if (c.HTTP.TLSCert == "") != (c.HTTP.TLSKey == "") {
+		complain("http.tls_cert", "http.tls_cert and http.tls_key go together: set both, or neither for plain HTTP")
+	}
 	for _, b := range c.Kafka.Brokers {
 		if _, _, err := net.SplitHostPort(b); err != nil {
 			complain("kafka.brokers", "%q is no broker: want host:port", b)
@@ -305,7 +312,7 @@ func (c *Config) check() error {
 		complain("kafka.sasl.user", "%s needs a user", m)
 	}
 	for key, file := range map[string]string{
-		"kafka.ca": c.Kafka.CA, "apns.ca": c.APNS.CA, "fcm.ca": c.FCM.CA, "clickhouse.library": c.ClickHouse.Library,
+		"http.tls_cert": c.HTTP.TLSCert, "http.tls_key": c.HTTP.TLSKey, "kafka.ca": c.Kafka.CA, "apns.ca": c.APNS.CA, "fcm.ca": c.FCM.CA, "clickhouse.library": c.ClickHouse.Library,
 		"vault.master_key_file": c.Vault.MasterKeyFile, "vault.hash_key_file": c.Vault.HashKeyFile,
 	} {
 		if file == "" {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -76,9 +77,11 @@ func opsHandler(h *health, metrics prometheus.Gatherer) http.Handler {
 }
 
 // serveHTTP serves until ctx ends, then lets running requests finish for as long as patience lasts. The listener is closed on return.
-func serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler, patience time.Duration, logger *slog.Logger) error {
+// secure is for TLS, with HTTP/1.1 and HTTP/2; nil is plain HTTP/1.1.
+func serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler, secure *tls.Config, patience time.Duration, logger *slog.Logger) error {
 	server := &http.Server{
 		Handler:           handler,
+		TLSConfig:         secure,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       60 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -91,7 +94,12 @@ func serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler,
 		defer cancel()
 		stopped <- server.Shutdown(drain)
 	})
-	err := server.Serve(listener)
+	var err error
+	if secure != nil {
+		err = server.ServeTLS(listener, "", "")
+	} else {
+		err = server.Serve(listener)
+	}
 	if stop() { // it ended by itself
 		return err
 	}

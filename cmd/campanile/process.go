@@ -66,9 +66,17 @@ func newProcess(ctx context.Context, cfg *Config, logger *slog.Logger) (*process
 	}
 	p.opsAddress = ops.Addr().String()
 	p.super.start(engines, "ops", func(ctx context.Context) error {
-		return serveHTTP(ctx, ops, opsHandler(p.health, p.registry), time.Second, logger)
+		return serveHTTP(ctx, ops, opsHandler(p.health, p.registry), nil, time.Second, logger)
 	})
 	return p, p.openLog(ctx)
+}
+
+// apiURL is where the API is served.
+func (p *process) apiURL() string {
+	if p.cfg.HTTP.TLSCert != "" {
+		return "https://" + p.apiAddress
+	}
+	return "http://" + p.apiAddress
 }
 
 func (p *process) listen(ctx context.Context, setting, address string) (net.Listener, error) {
@@ -152,7 +160,7 @@ type runInfo struct {
 func runFile(c *Config) string { return filepath.Join(c.Data, "up.json") }
 
 func (p *process) writeRunFile(analyticsURL string) error {
-	text, err := json.Marshal(runInfo{os.Getpid(), "http://" + p.apiAddress, "http://" + p.opsAddress, analyticsURL})
+	text, err := json.Marshal(runInfo{os.Getpid(), p.apiURL(), "http://" + p.opsAddress, analyticsURL})
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +33,7 @@ Campanile takes every push too. So that no phone gets it twice, --to must be a t
   campanile shadow --upstream http://airnotifier:8801 --to http://127.0.0.1:8811 --listen 0.0.0.0:8801`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, logger, err := t.setup(cmd)
+			cfg, logger, err := t.setup(cmd)
 			if err != nil {
 				return err
 			}
@@ -49,10 +50,19 @@ Campanile takes every push too. So that no phone gets it twice, --to must be a t
 			if err != nil {
 				return fmt.Errorf("--listen: %w", err)
 			}
-			logger.Info("ready", "shadow", "http://"+listener.Addr().String())
 			group, ctx := errgroup.WithContext(cmd.Context())
+			certs, err := apiCertificates(cfg, logger, nil)
+			if err != nil {
+				return errors.Join(err, listener.Close())
+			}
+			scheme, secure := "http://", (*tls.Config)(nil)
+			if certs != nil {
+				scheme, secure = "https://", certs.config()
+				group.Go(func() error { return certs.run(ctx) })
+			}
+			logger.Info("ready", "shadow", scheme+listener.Addr().String())
 			group.Go(func() error { return shadow.Run(ctx) })
-			group.Go(func() error { return serveHTTP(ctx, listener, http.Handler(shadow), drainTime, logger) })
+			group.Go(func() error { return serveHTTP(ctx, listener, http.Handler(shadow), secure, drainTime, logger) })
 			if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 				return err
 			}
@@ -62,7 +72,7 @@ Campanile takes every push too. So that no phone gets it twice, --to must be a t
 	f := cmd.Flags()
 	f.StringVar(&upstream, "upstream", "", "URL of the AirNotifier that answers")
 	f.StringVar(&to, "to", "", "URL of the Campanile that is tried; it must not be able to deliver")
-	f.StringVar(&listen, "listen", "127.0.0.1:8800", "address for the clients")
+	f.StringVar(&listen, "listen", "127.0.0.1:8800", "address for the clients; TLS where --http-tls-cert and --http-tls-key are set")
 	f.BoolVar(&asJSON, "json", false, "print the differences as JSON")
 	for _, name := range []string{"upstream", "to"} {
 		_ = cmd.MarkFlagRequired(name) // an error only for a flag that is not there

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -65,12 +66,26 @@ func (p *process) startIngest(ctx context.Context) error {
 		return err
 	}
 	p.apiAddress = listener.Addr().String()
+	secure, err := p.startTLS()
+	if err != nil {
+		return err
+	}
 	server := p.newIngest("ingest")
 	p.super.start(followers, "ingest.upkeep", server.Run)
 	p.super.start(intake, "ingest.http", func(ctx context.Context) error {
-		return serveHTTP(ctx, listener, server.Handler(), drainTime, p.logger)
+		return serveHTTP(ctx, listener, server.Handler(), secure, drainTime, p.logger)
 	})
 	return nil
+}
+
+// startTLS keeps the API's certificate up with its files; nil where it has none.
+func (p *process) startTLS() (*tls.Config, error) {
+	certs, err := apiCertificates(p.cfg, p.logger.With("stage", "ingest"), p.registry)
+	if certs == nil || err != nil {
+		return nil, err
+	}
+	p.super.start(intake, "ingest.certificates", certs.run)
+	return certs.config(), nil
 }
 
 // newIngest makes a server with followers of its own.

@@ -29,6 +29,9 @@ Moodle network registers, notifies and broadcasts.`,
 			if err != nil {
 				return err
 			}
+			if withDemo && cfg.HTTP.TLSCert != "" {
+				return errors.New("--demo speaks plain HTTP to itself: leave http.tls_cert and http.tls_key empty")
+			}
 			if withDemo && !cmd.Flags().Changed("log-level") {
 				logger = t.logger(cfg, slog.LevelWarn) // the demonstration speaks for itself
 			}
@@ -85,14 +88,14 @@ func (p *process) startAll(ctx context.Context) error {
 // serve runs until ctx ends or a part fails; the demonstration plays meanwhile.
 func (p *process) serve(ctx context.Context, out io.Writer, sim *simulator.Simulator) error {
 	p.health.ready("start")
-	p.logger.Info("ready", "api", "http://"+p.apiAddress, "ops", "http://"+p.opsAddress, "version", version)
+	p.logger.Info("ready", "api", p.apiURL(), "ops", "http://"+p.opsAddress, "version", version)
 	if sim == nil {
 		return p.super.wait(ctx)
 	}
 	p.demoClient = bench.NewClient(demoClients)
 	played := make(chan error, 1)
 	p.super.background(intake, func(ctx context.Context) {
-		d := &demo{p: p, simulator: sim, url: "http://" + p.apiAddress, out: out}
+		d := &demo{p: p, simulator: sim, url: p.apiURL(), out: out}
 		played <- d.run(ctx)
 	})
 	waiting, stop := context.WithCancel(ctx)
