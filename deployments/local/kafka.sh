@@ -5,10 +5,13 @@
 #   deployments/local/kafka.sh start [1|3]   one broker, or three; prints KAFKA_BROKERS=host:port,… when it answers
 #   deployments/local/kafka.sh stop          stops what start began
 #   deployments/local/kafka.sh status        prints KAFKA_BROKERS=… and succeeds if it runs
+#   deployments/local/kafka.sh broker N      starts broker N of a cluster again, after it was killed, and returns when it answers
+#   deployments/local/kafka.sh fetch         installs and fetches what start needs, and starts nothing
 #   deployments/local/kafka.sh clean         stops, and deletes the data
 #
 # Data, pid files and logs are under build/kafka (KAFKA_DIR), the jars under build/kafka/libs. Ports are KAFKA_PORT (19092) and
-# the ones after it, two for each broker. Started twice, also at the same time, it says where the first one is.
+# the ones after it, two for each broker, of the loopback address KAFKA_HOST (127.0.0.1). Started twice, also at
+# the same time, it says where the first one is.
 set -euo pipefail
 
 version=${KAFKA_VERSION:-4.4.0}
@@ -16,6 +19,7 @@ log4j=2.24.3
 root=$(cd "$(dirname "$0")/../.." && pwd)
 dir=${KAFKA_DIR:-$root/build/kafka}
 port=${KAFKA_PORT:-19092}
+host=${KAFKA_HOST:-127.0.0.1}
 heap=${KAFKA_HEAP:-512m}
 
 fail() { echo "kafka.sh: $*" >&2; exit 1; }
@@ -25,7 +29,7 @@ broker_port() { echo $((port + 2 * ($1 - 1))); }
 
 brokers() {
   local list='' n
-  for n in $(seq "$1"); do list+="${list:+,}127.0.0.1:$(broker_port "$n")"; done
+  for n in $(seq "$1"); do list+="${list:+,}$host:$(broker_port "$n")"; done
   echo "$list"
 }
 
@@ -73,8 +77,8 @@ configure() {
   cat >"$dir/$n.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=$n
-listeners=PLAINTEXT://127.0.0.1:$p,CONTROLLER://127.0.0.1:$((p + 1))
-advertised.listeners=PLAINTEXT://127.0.0.1:$p
+listeners=PLAINTEXT://$host:$p,CONTROLLER://127.0.0.1:$((p + 1))
+advertised.listeners=PLAINTEXT://$host:$p
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
@@ -113,10 +117,10 @@ launch() {
 }
 
 # answers N: broker N has told the others that it serves.
-answers() { grep -q 'Kafka Server started' "$dir/$1.log" && (exec 3<>"/dev/tcp/127.0.0.1/$(broker_port "$1")") 2>/dev/null; }
+answers() { grep -q 'Kafka Server started' "$dir/$1.log" && (exec 3<>"/dev/tcp/$host/$(broker_port "$1")") 2>/dev/null; }
 
 start() {
-  local of=${1:-1} n tries
+  local of=${1:-1} n
   [[ $of == 1 || $of == 3 ]] || fail "start $of: want 1 or 3 brokers"
   mkdir -p "$dir"
   exec 9>"$dir/.lock"
@@ -144,15 +148,28 @@ logger.server.level=info
 LOG4J
   [[ -f $dir/cluster ]] || java -cp "$dir/libs/*" "-Dlog4j2.configurationFile=$dir/log4j2.properties" kafka.tools.StorageTool random-uuid 2>/dev/null >"$dir/cluster"
   for n in $(seq "$of"); do configure "$n" "$of"; launch "$n"; done
-  for n in $(seq "$of"); do
-    for tries in $(seq 120); do
-      answers "$n" && break
-      alive "$n" || fail "broker $n ended: see $dir/$n.log"
-      [[ $tries != 120 ]] || fail "broker $n does not answer after a minute: see $dir/$n.log"
-      sleep 0.5
-    done
-  done
+  for n in $(seq "$of"); do await "$n"; done
   status
+}
+
+# await N: broker N answers.
+await() {
+  local n=$1 tries
+  for tries in $(seq 120); do
+    answers "$n" && return
+    alive "$n" || fail "broker $n ended: see $dir/$n.log"
+    [[ $tries != 120 ]] || fail "broker $n does not answer after a minute: see $dir/$n.log"
+    sleep 0.5
+  done
+}
+
+# broker N: it is started again with its data.
+broker() {
+  [[ $1 =~ ^[123]$ && $1 -le $(nodes) ]] || fail "broker $1: there are $(nodes)"
+  exec 9>"$dir/.lock"
+  flock 9
+  alive "$1" || launch "$1"
+  await "$1"
 }
 
 stop() {
@@ -180,6 +197,8 @@ case ${1:-} in
   start) start "${2:-1}" ;;
   stop) stop ;;
   status) status ;;
+  broker) broker "${2:-}" ;;
+  fetch) mkdir -p "$dir"; exec 9>"$dir/.lock"; flock 9; fetch ;;
   clean) stop; rm -rf "$dir"/data-* "$dir/cluster" "$dir/nodes" ;;
-  *) fail 'want start [1|3], stop, status or clean' ;;
+  *) fail 'want start [1|3], stop, status, broker N, fetch or clean' ;;
 esac

@@ -4,23 +4,26 @@
 #   deployments/local/postgres.sh start     prints POSTGRES_URL=… when it answers
 #   deployments/local/postgres.sh database NAME   the same, and makes a database of that name; POSTGRES_URL names it
 #   deployments/local/postgres.sh drop NAME       deletes that database, whoever uses it
+#   deployments/local/postgres.sh crash     ends it as a crash would: it recovers at the next start
+#   deployments/local/postgres.sh fetch     installs what start needs, and starts nothing
 #   deployments/local/postgres.sh stop      stops what start began
 #   deployments/local/postgres.sh status    prints POSTGRES_URL=… and succeeds if it runs
 #   deployments/local/postgres.sh clean     stops, and deletes the data
 #
-# Data and log are under build/postgres (POSTGRES_DIR). It listens on POSTGRES_PORT (the first free one from 15432 on) of 127.0.0.1
-# alone, lets every local user in, and does not wait for the disk: for tests, and nothing else. Started twice, also at the same time, it says where the
-# first one is. As root it installs the packages where they are missing, and runs as the user postgres, as PostgreSQL demands.
+# Data and log are under build/postgres (POSTGRES_DIR). It listens on POSTGRES_PORT (the first free one from 15432 on) of the
+# loopback address POSTGRES_HOST (127.0.0.1) alone, with the further settings of POSTGRES_OPTIONS (-c name=value …). It lets every local user
+# in, and does not wait for the disk: for tests, and nothing else. Started twice, also at the same time, it says where the first one is. As root it installs the packages where they are missing, and runs as the user postgres, as PostgreSQL demands.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
+host=${POSTGRES_HOST:-127.0.0.1}
 dir=${POSTGRES_DIR:-$root/build/postgres}
 bin=/usr/lib/postgresql/15/bin
 
 # at PORT: where the server is from now on.
 at() {
   port=$1
-  url="postgres://postgres@127.0.0.1:$port/postgres?sslmode=disable"
+  url="postgres://postgres@$host:$port/postgres?sslmode=disable"
 }
 at "${POSTGRES_PORT:-$(cat "$dir/port" 2>/dev/null || echo 15432)}"
 
@@ -52,12 +55,12 @@ alive() { as_owner "$bin/pg_ctl" status -D "$dir/data" >/dev/null 2>&1; }
 free_port() {
   local p
   for p in $(seq 15432 15531); do
-    (exec 3<>"/dev/tcp/127.0.0.1/$p") 2>/dev/null || { echo "$p"; return; }
+    (exec 3<>"/dev/tcp/$host/$p") 2>/dev/null || { echo "$p"; return; }
   done
   fail 'no free port from 15432 to 15531: set POSTGRES_PORT'
 }
 
-answers() { as_owner "$bin/pg_isready" -q -h 127.0.0.1 -p "$port"; }
+answers() { as_owner "$bin/pg_isready" -q -h "$host" -p "$port"; }
 
 make_cluster() {
   [[ -f $dir/data/PG_VERSION ]] && return
@@ -80,9 +83,9 @@ start() {
     echo "$port" >"$dir/port"
     # In a session of its own, so that the end of the terminal or of make does not end it; without the lock.
     as_owner "$bin/pg_ctl" start -D "$dir/data" -l "$dir/postgres.log" -W -o "\
--c listen_addresses=127.0.0.1 -c port=$port -c unix_socket_directories=$dir -c max_connections=300 -c shared_buffers=256MB \
+-c listen_addresses=$host -c port=$port -c unix_socket_directories=$dir -c max_connections=300 -c shared_buffers=256MB \
 -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_wal_size=1GB -c max_pred_locks_per_transaction=256 \
--c autovacuum_naptime=10s" >/dev/null 9>&- || fail "start: see $dir/postgres.log"
+-c autovacuum_naptime=10s ${POSTGRES_OPTIONS:-}" >/dev/null 9>&- || fail "start: see $dir/postgres.log"
   fi
   for _ in $(seq 120); do
     answers && break
@@ -98,13 +101,15 @@ stop() {
   as_owner "$bin/pg_ctl" stop -D "$dir/data" -m fast >/dev/null
 }
 
+crash() { as_owner "$bin/pg_ctl" stop -D "$dir/data" -m immediate >/dev/null; }
+
 status() {
   [[ -x $bin/pg_ctl ]] && alive && answers || { echo 'postgres.sh: not running' >&2; return 1; }
   echo "POSTGRES_URL=$url"
 }
 
 # query SQL: runs it in the database postgres.
-query() { as_owner "$bin/psql" -h 127.0.0.1 -p "$port" -U postgres -X -q -A -t -v ON_ERROR_STOP=1 -c "$1"; }
+query() { as_owner "$bin/psql" -h "$host" -p "$port" -U postgres -X -q -A -t -v ON_ERROR_STOP=1 -c "$1"; }
 
 database() {
   [[ $1 =~ ^[a-z][a-z0-9_]*$ ]] || fail "database '$1': want lower-case letters, digits and _"
@@ -122,8 +127,10 @@ case ${1:-} in
   start) start ;;
   database) database "${2:-}" ;;
   drop) drop "${2:-}" ;;
+  crash) crash ;;
+  fetch) mkdir -p "$dir"; exec 9>"$dir/.lock"; flock 9; fetch ;;
   stop) stop ;;
   status) status ;;
   clean) stop; rm -rf "$dir" ;;
-  *) fail 'want start, database NAME, drop NAME, stop, status or clean' ;;
+  *) fail 'want start, database NAME, drop NAME, crash, fetch, stop, status or clean' ;;
 esac
