@@ -2,9 +2,8 @@ package apns_test
 
 import (
 	"context"
-	"io"
-	"net/http"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -15,29 +14,23 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if providertest.ServeAsChild(http.HandlerFunc(yes)) {
+	if providertest.ServeAsChild("") {
 		return
 	}
 	goleak.VerifyTestMain(m)
 }
 
-func yes(w http.ResponseWriter, req *http.Request) {
-	_, _ = io.Copy(io.Discard, req.Body)
-	w.Header().Set("apns-id", req.Header.Get("apns-id"))
-}
-
 // BenchmarkSenderAPNS is the whole sender on each transport; the server is another process.
 func BenchmarkSenderAPNS(b *testing.B) {
-	for _, transport := range transports {
-		b.Run(transport, func(b *testing.B) {
-			url, roots := providertest.StartChild(b)
-			plain, err := credentials(b).MarshalVT()
-			if err != nil {
-				b.Fatal(err)
-			}
-			providertest.BenchSender(b, schemas.APNS, plain, func(ctx context.Context, a senders.Account) (senders.Provider, error) {
-				return apns.Open(ctx, a, apns.Options{Production: url, RootCAs: roots, MaxConns: 8, Transport: transport})
-			})
+	providertest.EachBench(b, transports, func(b *testing.B, transport string, latency time.Duration, text int) {
+		b.Helper()
+		url, roots := providertest.StartChild(b, latency)
+		plain, err := credentials(b).MarshalVT()
+		if err != nil {
+			b.Fatal(err)
+		}
+		providertest.BenchSender(b, schemas.APNS, text, plain, func(ctx context.Context, a senders.Account) (senders.Provider, error) {
+			return apns.Open(ctx, a, apns.Options{Production: url, RootCAs: roots, MaxConns: 8, Transport: transport})
 		})
-	}
+	})
 }

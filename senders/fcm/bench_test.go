@@ -4,7 +4,9 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -15,34 +17,29 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if providertest.ServeAsChild(http.HandlerFunc(yes)) {
+	if providertest.ServeAsChild(`{"name":"projects/campus/messages/0:1234567890123456%31bd1c9ff9fd7ecd"}`) {
 		return
 	}
 	goleak.VerifyTestMain(m)
 }
 
-func yes(w http.ResponseWriter, req *http.Request) {
-	_, _ = io.Copy(io.Discard, req.Body)
-	w.Header().Set("content-type", "application/json")
-	if req.URL.Path == "/token" {
-		_, _ = io.WriteString(w, `{"access_token":"a","token_type":"Bearer","expires_in":3600}`)
-		return
-	}
-	_, _ = io.WriteString(w, `{"name":"projects/campus/messages/1"}`)
-}
-
 // BenchmarkSenderFCM is the whole sender on each transport; the server is another process.
 func BenchmarkSenderFCM(b *testing.B) {
-	for _, transport := range transports {
-		b.Run(transport, func(b *testing.B) {
-			url, roots := providertest.StartChild(b)
-			plain, err := credentials(b, url+"/token").MarshalVT()
-			if err != nil {
-				b.Fatal(err)
-			}
-			providertest.BenchSender(b, schemas.FCM, plain, func(ctx context.Context, a senders.Account) (senders.Provider, error) {
-				return fcm.Open(ctx, a, fcm.Options{Endpoint: url, RootCAs: roots, Transport: transport})
-			})
+	providertest.EachBench(b, transports, func(b *testing.B, transport string, latency time.Duration, text int) {
+		b.Helper()
+		url, roots := providertest.StartChild(b, latency)
+		oauth := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("content-type", "application/json")
+			_, _ = io.WriteString(w, `{"access_token":"a","token_type":"Bearer","expires_in":3600}`)
+		}))
+		defer oauth.Close()
+		roots.AddCert(oauth.Certificate())
+		plain, err := credentials(b, oauth.URL+"/token").MarshalVT()
+		if err != nil {
+			b.Fatal(err)
+		}
+		providertest.BenchSender(b, schemas.FCM, text, plain, func(ctx context.Context, a senders.Account) (senders.Provider, error) {
+			return fcm.Open(ctx, a, fcm.Options{Endpoint: url, RootCAs: roots, Transport: transport})
 		})
-	}
+	})
 }

@@ -5,11 +5,12 @@ package providertest
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
+	"net"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -25,7 +26,7 @@ import (
 	"github.com/campanile-push/campanile/vault"
 )
 
-// childEnv makes a test binary a server: so its CPU is not counted with the sender's.
+// childEnv makes a test binary a server, and is its latency: so its CPU is not counted with the sender's.
 const childEnv = "CAMPANILE_BENCH_SERVER"
 
 // address is how a child says where it is.
@@ -34,32 +35,42 @@ type address struct {
 	Cert []byte // DER
 }
 
-// ServeAsChild serves h over HTTP/2 and TLS until standard input ends, if this process is the child of StartChild, and reports
-// whether it was. A TestMain calls it first.
-func ServeAsChild(h http.Handler) bool {
-	if os.Getenv(childEnv) == "" {
+// ServeAsChild serves Frames over TLS until standard input ends, if this process is the child of StartChild, and reports whether it
+// was. A TestMain calls it first. body is that of each answer.
+func ServeAsChild(body string) bool {
+	latency, err := time.ParseDuration(os.Getenv(childEnv))
+	if err != nil {
 		return false
 	}
-	server := httptest.NewUnstartedServer(h)
-	server.EnableHTTP2 = true
-	server.StartTLS()
-	defer server.Close()
-	if err := json.NewEncoder(os.Stdout).Encode(address{server.URL, server.Certificate().Raw}); err != nil {
+	borrowed := httptest.NewUnstartedServer(nil) // for its certificate and its listener
+	borrowed.StartTLS()
+	listener := tls.NewListener(listen(), &tls.Config{Certificates: borrowed.TLS.Certificates, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12})
+	go Frames{Body: body, Latency: latency}.Serve(listener) // ends with the process
+	defer borrowed.Close()
+	if err := json.NewEncoder(os.Stdout).Encode(address{"https://" + listener.Addr().String(), borrowed.Certificate().Raw}); err != nil {
 		return true
 	}
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	return true
 }
 
-// StartChild starts this test binary as a server of its own, which ends with b.
-func StartChild(b *testing.B) (url string, roots *x509.CertPool) {
+func listen() net.Listener {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(fmt.Sprintf("listen on loopback: %v", err)) // a child of a benchmark has nobody else to tell
+	}
+	return l
+}
+
+// StartChild starts this test binary as a server of its own, which answers after latency and ends with b.
+func StartChild(b *testing.B, latency time.Duration) (url string, roots *x509.CertPool) {
 	b.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
 	}
 	child := exec.CommandContext(b.Context(), self) //nolint:gosec // ourselves
-	child.Env = append(os.Environ(), childEnv+"=1")
+	child.Env = append(os.Environ(), childEnv+"="+latency.String())
 	in, err := child.StdinPipe()
 	if err != nil {
 		b.Fatal(err)
@@ -114,10 +125,10 @@ func (c *counter) Complete(_ int64, say func(out *schemas.Out)) {
 	<-c.places
 }
 
-// BenchSender pushes b.N bulk sends of a payload of about 200 bytes through a whole sender on providers that open makes, and reports
+// BenchSender pushes b.N bulk sends with a text of so many bytes (80: a payload of about 200) through a whole sender on providers that open makes, and reports
 // the CPU time of this process for each: the stage, its records' encoding and the provider, without the log and without the server
 // where that is a child. credentials are those that open expects.
-func BenchSender(b *testing.B, transport schemas.Transport, credentials []byte, open func(ctx context.Context, a senders.Account) (senders.Provider, error)) {
+func BenchSender(b *testing.B, transport schemas.Transport, text int, credentials []byte, open func(ctx context.Context, a senders.Account) (senders.Provider, error)) {
 	b.Helper()
 	const app = "campus"
 	keyring, err := vault.ParseKeyring(vault.NewKeyLine("k"))
@@ -143,7 +154,7 @@ func BenchSender(b *testing.B, transport schemas.Transport, credentials []byte, 
 	out := schemas.NewOut(layout)
 	out.CredentialsSet(&pushv1.CredentialsSet{App: app, Transport: transport, CredentialsId: broadcast[:], Sealed: keyring.Seal(credentials, app, transport.Word())})
 	out.BroadcastRequested(&pushv1.BroadcastRequested{BroadcastId: broadcast[:], RecordId: broadcast[:], App: app, Content: &pushv1.Content{
-		Alert: pushv1.Content_ALERT_TITLE_BODY, Title: "Campus", Body: strings.Repeat("The bell rings. ", 5),
+		Alert: pushv1.Content_ALERT_TITLE_BODY, Title: "Campus", Body: strings.Repeat("The bell rings. ", text/16),
 	}})
 	for _, r := range recordsOf(out) {
 		if r.Topic == schemas.Apps {
@@ -187,6 +198,20 @@ func BenchSender(b *testing.B, transport schemas.Transport, credentials []byte, 
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "push/s")
 	if done.rejected > 0 {
 		b.Fatalf("want every push accepted at the first try, got %d others", done.rejected)
+	}
+}
+
+// EachBench runs a benchmark for each transport, at no latency with texts for payloads of 200 bytes and of almost 4 KB, and at 50 ms.
+func EachBench(b *testing.B, transports []string, run func(b *testing.B, transport string, latency time.Duration, text int)) {
+	b.Helper()
+	for _, transport := range transports {
+		for _, c := range []struct {
+			name    string
+			latency time.Duration
+			text    int
+		}{{"0ms/200B", 0, 80}, {"0ms/4KB", 0, 3500}, {"50ms/200B", 50 * time.Millisecond, 80}} {
+			b.Run(transport+"/"+c.name, func(b *testing.B) { run(b, transport, c.latency, c.text) })
+		}
 	}
 }
 
