@@ -38,6 +38,7 @@ type flight struct {
 	request  Request
 	attempt  attempt
 	answer   Result // zero value: no attempt was made
+	doubt    string // why bad-token answers of its app are not believed; "": they are
 	step     step
 	say      func(out *schemas.Out) // f.tell, bound once
 
@@ -185,6 +186,6 @@ func (f *flight) clear() {
 	f.send.Reset()
 	f.request.APNS, f.request.FCM, f.request.Token = nil, nil, ""
 	f.device, f.answer, f.step, f.attempt = schemas.Device{}, Result{}, step{}, attempt{}
-	f.cancelled, f.probe = false, false
+	f.cancelled, f.probe, f.doubt = false, false, ""
 	f.requestedUS, f.expiresUS = 0, 0
 }

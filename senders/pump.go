@@ -3,6 +3,7 @@ package senders
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/campanile-push/campanile/schemas"
@@ -28,30 +29,55 @@ type held struct {
 	waitUS int64 // negative: parked
 }
 
-// pump starts what may start. One goroutine at a time does it for all: an answer that comes while it pumps makes it look again,
-// so that no chain of answers and starts nests.
+// inbox is where providers leave their answers: a goroutine of theirs, which many pushes need, does no more than that. What came while
+// the pump was at work, it settles together.
+type inbox struct {
+	mu    sync.Mutex
+	items []*flight
+	spare []*flight // memory of the batch before
+}
+
+// take empties the inbox. What it returns is valid until the next take.
+func (b *inbox) take() []*flight {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	taken := b.items
+	b.items, b.spare = b.spare[:0], taken
+	return taken
+}
+
+// pump has the queues looked at. It never waits.
 func (s *Sender) pump() {
-	s.mu.Lock()
-	if s.pumping {
-		s.again = true
-		s.mu.Unlock()
-		return
+	select {
+	case s.wake <- struct{}{}:
+	default:
 	}
-	s.pumping = true
+}
+
+// pumpOn settles answers and starts what may start: one goroutine for all, so that both are done in batches.
+func (s *Sender) pumpOn() {
+	defer close(s.ended)
 	for {
-		s.again = false
-		s.look(&s.round)
-		s.mu.Unlock()
-		busy := s.act(&s.round)
-		s.mu.Lock()
-		if !busy && !s.again {
-			break
+		select {
+		case <-s.wake:
+		case <-s.stop:
+			s.settle(s.inbox.take())
+			return
 		}
+		for busy := true; busy; {
+			answers := s.inbox.take()
+			s.settle(answers)
+			clear(answers)
+			s.mu.Lock()
+			s.look(&s.round)
+			s.mu.Unlock()
+			busy = s.act(&s.round) || len(answers) > 0
+		}
+		s.mu.Lock()
+		s.metrics.inFlight.Set(float64(s.inFlight))
+		s.metrics.queued.Set(float64(s.queued))
+		s.mu.Unlock()
 	}
-	s.pumping = false
-	s.metrics.inFlight.Set(float64(s.inFlight))
-	s.metrics.queued.Set(float64(s.queued))
-	s.mu.Unlock()
 }
 
 // act does what look found, and reports whether there was anything.
@@ -60,8 +86,12 @@ func (s *Sender) act(r *round) bool {
 	for _, a := range r.open {
 		s.openProvider(a)
 	}
+	began := int64(0)
+	if len(r.start) > 0 {
+		began = s.nowUS()
+	}
 	for _, d := range r.start {
-		d.f.attempt.beganUS = s.nowUS()
+		d.f.attempt.beganUS = began
 		d.f.provider = d.p
 		d.p.Push(d.f.ctx, &d.f.request, s.answered)
 	}
@@ -261,34 +291,53 @@ func (s *Sender) openAccount(at place, c sealed) (Provider, error) {
 // answered is given each answer, by a goroutine of the provider.
 func (s *Sender) answered(r *Request, answer Result) {
 	f, _ := r.Tag.(*flight)
-	now := s.nowUS()
-	s.mu.Lock()
-	a := f.account
-	s.inFlight--
-	a.inFlight--
-	if a.inFlight == 0 {
-		s.busy--
-	}
-	if answer.NoAttempt {
-		if f.ctx.Err() == nil && !s.closed && f.done.MayPush() { // its provider was replaced
-			s.enqueue(f)
-			s.mu.Unlock()
-		} else {
-			s.mu.Unlock()
-			s.drop(f)
-		}
+	f.answer = answer
+	s.inbox.mu.Lock()
+	s.inbox.items = append(s.inbox.items, f)
+	first := len(s.inbox.items) == 1
+	s.inbox.mu.Unlock()
+	if first {
 		s.pump()
+	}
+}
+
+// settle draws the consequences of answers.
+func (s *Sender) settle(answers []*flight) {
+	if len(answers) == 0 {
 		return
 	}
-	doubt := s.learn(a, f, answer, now)
+	now := s.nowUS()
+	s.mu.Lock()
+	for i, f := range answers {
+		a := f.account
+		s.inFlight--
+		a.inFlight--
+		if a.inFlight == 0 {
+			s.busy--
+		}
+		switch {
+		case !f.answer.NoAttempt:
+			f.doubt = s.learn(a, f, f.answer, now)
+		case f.ctx.Err() == nil && !s.closed && f.done.MayPush(): // its provider was replaced
+			f.answer = Result{}
+			s.enqueue(f)
+			answers[i] = nil
+		}
+	}
 	s.mu.Unlock()
-	s.metrics.attempted[answer.Outcome].Inc()
-	s.metrics.latency.Observe(float64(answer.LatencyUS) / 1e6)
-	f.answer = answer
-	f.attempt.made++
-	f.step = decide(f.attempt, answer, now, s.policy, doubt)
-	s.complete(f)
-	s.pump()
+	for _, f := range answers {
+		switch {
+		case f == nil:
+		case f.answer.NoAttempt:
+			s.drop(f)
+		default:
+			s.metrics.attempted[f.answer.Outcome].Inc()
+			s.metrics.latency.Observe(float64(f.answer.LatencyUS) / 1e6)
+			f.attempt.made++
+			f.step = decide(f.attempt, f.answer, now, s.policy, f.doubt)
+			s.complete(f)
+		}
+	}
 }
 
 // learn draws from an answer what concerns the whole app, and says why its bad-token answers are in doubt ("": they are not);

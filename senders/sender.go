@@ -41,15 +41,18 @@ type Sender struct {
 	inFlight    int
 	busy        int // accounts with pushes in flight
 	queued      int
-	round       round // of the one that pumps
-	pumping     bool  // one goroutine pumps
-	again       bool  // and is to look again
 	closed      bool
 	alarm       *time.Timer // wakes the pump when the first rate allows
 	alarmUS     int64
+
+	round round // of the pump alone
+	inbox inbox // answers that the pump has not seen
+	wake  chan struct{}
+	stop  chan struct{} // ends the pump
+	ended chan struct{} // the pump has
 }
 
-// New returns a sender. It returns an error for options that cannot be.
+// New returns a sender, which has a goroutine of its own until Close. It returns an error for options that cannot be.
 func New(o Options) (*Sender, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -62,17 +65,24 @@ func New(o Options) (*Sender, error) {
 		finished:    newMemory(memorySize),
 		credentials: map[string]sealed{},
 		accounts:    map[place]*account{},
+		wake:        make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.flights.New = func() any { return newFlight(s) }
 	s.broadcasts = waiters{s: s, catchUp: o.CatchUpBroadcasts, resume: s.withBroadcast}
 	s.apps = waiters{s: s, catchUp: o.CatchUpApps, resume: s.withAccount}
+	go s.pumpOn()
 	return s, nil
 }
 
 // Close ends the waits, closes the providers and waits for both. Sends that are not done are left to the next owner.
 func (s *Sender) Close() {
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		<-s.ended
+		return
+	}
 	s.closed = true
 	if s.alarm != nil {
 		s.alarm.Stop()
@@ -82,7 +92,9 @@ func (s *Sender) Close() {
 	}
 	s.mu.Unlock()
 	s.end()
-	s.running.Wait()
+	s.running.Wait() // the providers' last answers are in the inbox then
+	close(s.stop)
+	<-s.ended
 }
 
 func (s *Sender) nowUS() int64 { return s.options.Now().UnixMicro() }
