@@ -87,8 +87,11 @@ type AppConfigured struct {
 	UnprovenSitesMayBroadcast bool                   `protobuf:"varint,8,opt,name=unproven_sites_may_broadcast,json=unprovenSitesMayBroadcast,proto3" json:"unproven_sites_may_broadcast,omitempty"`
 	ConfiguredAtUs            int64                  `protobuf:"varint,9,opt,name=configured_at_us,json=configuredAtUs,proto3" json:"configured_at_us,omitempty"`
 	ConfiguredBy              string                 `protobuf:"bytes,10,opt,name=configured_by,json=configuredBy,proto3" json:"configured_by,omitempty"`
-	unknownFields             protoimpl.UnknownFields
-	sizeCache                 protoimpl.SizeCache
+	// Most pushes a second over all processes and both lanes, on top of a provider's own quota; zero: no limit of the app's own.
+	ApnsRate      float64 `protobuf:"fixed64,11,opt,name=apns_rate,json=apnsRate,proto3" json:"apns_rate,omitempty"`
+	FcmRate       float64 `protobuf:"fixed64,12,opt,name=fcm_rate,json=fcmRate,proto3" json:"fcm_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AppConfigured) Reset() {
@@ -189,6 +192,20 @@ func (x *AppConfigured) GetConfiguredBy() string {
 		return x.ConfiguredBy
 	}
 	return ""
+}
+
+func (x *AppConfigured) GetApnsRate() float64 {
+	if x != nil {
+		return x.ApnsRate
+	}
+	return 0
+}
+
+func (x *AppConfigured) GetFcmRate() float64 {
+	if x != nil {
+		return x.FcmRate
+	}
+	return 0
 }
 
 // Key: <app>/credentials/<transport>.
@@ -673,7 +690,7 @@ var File_push_v1_apps_proto protoreflect.FileDescriptor
 
 const file_push_v1_apps_proto_rawDesc = "" +
 	"\n" +
-	"\x12push/v1/apps.proto\x12\apush.v1\x1a\x14push/v1/common.proto\"\xba\x03\n" +
+	"\x12push/v1/apps.proto\x12\apush.v1\x1a\x14push/v1/common.proto\"\xf2\x03\n" +
 	"\rAppConfigured\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12 \n" +
@@ -685,7 +702,9 @@ const file_push_v1_apps_proto_rawDesc = "" +
 	"\x1cunproven_sites_may_broadcast\x18\b \x01(\bR\x19unprovenSitesMayBroadcast\x12(\n" +
 	"\x10configured_at_us\x18\t \x01(\x03R\x0econfiguredAtUs\x12#\n" +
 	"\rconfigured_by\x18\n" +
-	" \x01(\tR\fconfiguredBy\"\xc6\x01\n" +
+	" \x01(\tR\fconfiguredBy\x12\x1b\n" +
+	"\tapns_rate\x18\v \x01(\x01R\bapnsRate\x12\x19\n" +
+	"\bfcm_rate\x18\f \x01(\x01R\afcmRate\"\xc6\x01\n" +
 	"\x0eCredentialsSet\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x120\n" +
 	"\ttransport\x18\x02 \x01(\x0e2\x12.push.v1.TransportR\ttransport\x12%\n" +

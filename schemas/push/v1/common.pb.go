@@ -363,6 +363,74 @@ func (Outcome) EnumDescriptor() ([]byte, []int) {
 	return file_push_v1_common_proto_rawDescGZIP(), []int{4}
 }
 
+// Limit is what held a send back before its attempt. Where several parts of a broadcast differ, the greatest is told.
+type Limit int32
+
+const (
+	Limit_LIMIT_UNSPECIFIED Limit = 0 // nothing did
+	Limit_LIMIT_DEVICE      Limit = 1 // what the provider takes for one device
+	Limit_LIMIT_WINDOW      Limit = 2 // the pushes in flight that a process or a connection may have
+	Limit_LIMIT_LATENCY     Limit = 3 // the provider answers late, so that fewer are in flight
+	Limit_LIMIT_RAMP        Limit = 4 // a broadcast rises to the quota over a minute
+	Limit_LIMIT_QUOTA       Limit = 5 // the provider project's, or the app's, rate
+	Limit_LIMIT_THROTTLED   Limit = 6 // the provider answered 429
+	Limit_LIMIT_UNAVAILABLE Limit = 7 // the provider cannot be reached, and pushes pause
+	Limit_LIMIT_PARKED      Limit = 8 // the app's credentials are missing, refused or in doubt
+)
+
+// Enum value maps for Limit.
+var (
+	Limit_name = map[int32]string{
+		0: "LIMIT_UNSPECIFIED",
+		1: "LIMIT_DEVICE",
+		2: "LIMIT_WINDOW",
+		3: "LIMIT_LATENCY",
+		4: "LIMIT_RAMP",
+		5: "LIMIT_QUOTA",
+		6: "LIMIT_THROTTLED",
+		7: "LIMIT_UNAVAILABLE",
+		8: "LIMIT_PARKED",
+	}
+	Limit_value = map[string]int32{
+		"LIMIT_UNSPECIFIED": 0,
+		"LIMIT_DEVICE":      1,
+		"LIMIT_WINDOW":      2,
+		"LIMIT_LATENCY":     3,
+		"LIMIT_RAMP":        4,
+		"LIMIT_QUOTA":       5,
+		"LIMIT_THROTTLED":   6,
+		"LIMIT_UNAVAILABLE": 7,
+		"LIMIT_PARKED":      8,
+	}
+)
+
+func (x Limit) Enum() *Limit {
+	p := new(Limit)
+	*p = x
+	return p
+}
+
+func (x Limit) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Limit) Descriptor() protoreflect.EnumDescriptor {
+	return file_push_v1_common_proto_enumTypes[5].Descriptor()
+}
+
+func (Limit) Type() protoreflect.EnumType {
+	return &file_push_v1_common_proto_enumTypes[5]
+}
+
+func (x Limit) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Limit.Descriptor instead.
+func (Limit) EnumDescriptor() ([]byte, []int) {
+	return file_push_v1_common_proto_rawDescGZIP(), []int{5}
+}
+
 type Priority int32
 
 const (
@@ -393,11 +461,11 @@ func (x Priority) String() string {
 }
 
 func (Priority) Descriptor() protoreflect.EnumDescriptor {
-	return file_push_v1_common_proto_enumTypes[5].Descriptor()
+	return file_push_v1_common_proto_enumTypes[6].Descriptor()
 }
 
 func (Priority) Type() protoreflect.EnumType {
-	return &file_push_v1_common_proto_enumTypes[5]
+	return &file_push_v1_common_proto_enumTypes[6]
 }
 
 func (x Priority) Number() protoreflect.EnumNumber {
@@ -406,7 +474,7 @@ func (x Priority) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Priority.Descriptor instead.
 func (Priority) EnumDescriptor() ([]byte, []int) {
-	return file_push_v1_common_proto_rawDescGZIP(), []int{5}
+	return file_push_v1_common_proto_rawDescGZIP(), []int{6}
 }
 
 type Content_Alert int32
@@ -442,11 +510,11 @@ func (x Content_Alert) String() string {
 }
 
 func (Content_Alert) Descriptor() protoreflect.EnumDescriptor {
-	return file_push_v1_common_proto_enumTypes[6].Descriptor()
+	return file_push_v1_common_proto_enumTypes[7].Descriptor()
 }
 
 func (Content_Alert) Type() protoreflect.EnumType {
-	return &file_push_v1_common_proto_enumTypes[6]
+	return &file_push_v1_common_proto_enumTypes[7]
 }
 
 func (x Content_Alert) Number() protoreflect.EnumNumber {
@@ -770,7 +838,18 @@ const file_push_v1_common_proto_rawDesc = "" +
 	"\x13OUTCOME_UNAVAILABLE\x10\x05\x12\x19\n" +
 	"\x15OUTCOME_MISCONFIGURED\x10\x06\x12\x13\n" +
 	"\x0fOUTCOME_EXPIRED\x10\a\x12\x15\n" +
-	"\x11OUTCOME_CANCELLED\x10\b*2\n" +
+	"\x11OUTCOME_CANCELLED\x10\b*\xb4\x01\n" +
+	"\x05Limit\x12\x15\n" +
+	"\x11LIMIT_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fLIMIT_DEVICE\x10\x01\x12\x10\n" +
+	"\fLIMIT_WINDOW\x10\x02\x12\x11\n" +
+	"\rLIMIT_LATENCY\x10\x03\x12\x0e\n" +
+	"\n" +
+	"LIMIT_RAMP\x10\x04\x12\x0f\n" +
+	"\vLIMIT_QUOTA\x10\x05\x12\x13\n" +
+	"\x0fLIMIT_THROTTLED\x10\x06\x12\x15\n" +
+	"\x11LIMIT_UNAVAILABLE\x10\a\x12\x10\n" +
+	"\fLIMIT_PARKED\x10\b*2\n" +
 	"\bPriority\x12\x11\n" +
 	"\rPRIORITY_HIGH\x10\x00\x12\x13\n" +
 	"\x0fPRIORITY_NORMAL\x10\x01B<Z:github.com/campanile-push/campanile/schemas/push/v1;pushv1b\x06proto3"
@@ -787,7 +866,7 @@ func file_push_v1_common_proto_rawDescGZIP() []byte {
 	return file_push_v1_common_proto_rawDescData
 }
 
-var file_push_v1_common_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_push_v1_common_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
 var file_push_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_push_v1_common_proto_goTypes = []any{
 	(EventType)(0),     // 0: push.v1.EventType
@@ -795,15 +874,16 @@ var file_push_v1_common_proto_goTypes = []any{
 	(Environment)(0),   // 2: push.v1.Environment
 	(Lane)(0),          // 3: push.v1.Lane
 	(Outcome)(0),       // 4: push.v1.Outcome
-	(Priority)(0),      // 5: push.v1.Priority
-	(Content_Alert)(0), // 6: push.v1.Content.Alert
-	(*Content)(nil),    // 7: push.v1.Content
-	(*KeyValue)(nil),   // 8: push.v1.KeyValue
+	(Limit)(0),         // 5: push.v1.Limit
+	(Priority)(0),      // 6: push.v1.Priority
+	(Content_Alert)(0), // 7: push.v1.Content.Alert
+	(*Content)(nil),    // 8: push.v1.Content
+	(*KeyValue)(nil),   // 9: push.v1.KeyValue
 }
 var file_push_v1_common_proto_depIdxs = []int32{
-	6, // 0: push.v1.Content.alert:type_name -> push.v1.Content.Alert
-	8, // 1: push.v1.Content.data:type_name -> push.v1.KeyValue
-	5, // 2: push.v1.Content.priority:type_name -> push.v1.Priority
+	7, // 0: push.v1.Content.alert:type_name -> push.v1.Content.Alert
+	9, // 1: push.v1.Content.data:type_name -> push.v1.KeyValue
+	6, // 2: push.v1.Content.priority:type_name -> push.v1.Priority
 	3, // [3:3] is the sub-list for method output_type
 	3, // [3:3] is the sub-list for method input_type
 	3, // [3:3] is the sub-list for extension type_name
@@ -822,7 +902,7 @@ func file_push_v1_common_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_push_v1_common_proto_rawDesc), len(file_push_v1_common_proto_rawDesc)),
-			NumEnums:      7,
+			NumEnums:      8,
 			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,

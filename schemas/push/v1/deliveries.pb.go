@@ -36,6 +36,7 @@ type DeliveryAttempted struct {
 	LatencyUs     int64                  `protobuf:"varint,10,opt,name=latency_us,json=latencyUs,proto3" json:"latency_us,omitempty"` // of the provider's answer
 	Source        *Source                `protobuf:"bytes,11,opt,name=source,proto3" json:"source,omitempty"`
 	Generation    int64                  `protobuf:"varint,12,opt,name=generation,proto3" json:"generation,omitempty"`
+	LimitedBy     Limit                  `protobuf:"varint,13,opt,name=limited_by,json=limitedBy,proto3,enum=push.v1.Limit" json:"limited_by,omitempty"` // why it moved without an attempt, or waited for this one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -154,6 +155,13 @@ func (x *DeliveryAttempted) GetGeneration() int64 {
 	return 0
 }
 
+func (x *DeliveryAttempted) GetLimitedBy() Limit {
+	if x != nil {
+		return x.LimitedBy
+	}
+	return Limit_LIMIT_UNSPECIFIED
+}
+
 // DeliveryFinished ends a send, and also holds its last attempt.
 type DeliveryFinished struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -170,7 +178,8 @@ type DeliveryFinished struct {
 	LatencyUs     int64                  `protobuf:"varint,11,opt,name=latency_us,json=latencyUs,proto3" json:"latency_us,omitempty"` // of the provider's answer to the last attempt
 	Source        *Source                `protobuf:"bytes,12,opt,name=source,proto3" json:"source,omitempty"`
 	Generation    int64                  `protobuf:"varint,13,opt,name=generation,proto3" json:"generation,omitempty"`
-	First         bool                   `protobuf:"varint,14,opt,name=first,proto3" json:"first,omitempty"` // no DeliveryAttempted came before it
+	First         bool                   `protobuf:"varint,14,opt,name=first,proto3" json:"first,omitempty"`                                             // no DeliveryAttempted came before it
+	LimitedBy     Limit                  `protobuf:"varint,15,opt,name=limited_by,json=limitedBy,proto3,enum=push.v1.Limit" json:"limited_by,omitempty"` // what its last attempt waited for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -303,6 +312,13 @@ func (x *DeliveryFinished) GetFirst() bool {
 	return false
 }
 
+func (x *DeliveryFinished) GetLimitedBy() Limit {
+	if x != nil {
+		return x.LimitedBy
+	}
+	return Limit_LIMIT_UNSPECIFIED
+}
+
 // OwnerChanged says that a new owner takes a source partition over. What an older generation finishes after it is
 // a repeat. Key: !owner, transport, lane, tier.
 type OwnerChanged struct {
@@ -401,7 +417,7 @@ var File_push_v1_deliveries_proto protoreflect.FileDescriptor
 
 const file_push_v1_deliveries_proto_rawDesc = "" +
 	"\n" +
-	"\x18push/v1/deliveries.proto\x12\apush.v1\x1a\x14push/v1/common.proto\x1a\x13push/v1/sends.proto\"\x97\x03\n" +
+	"\x18push/v1/deliveries.proto\x12\apush.v1\x1a\x14push/v1/common.proto\x1a\x13push/v1/sends.proto\"\xc6\x03\n" +
 	"\x11DeliveryAttempted\x12\x17\n" +
 	"\asend_id\x18\x01 \x01(\fR\x06sendId\x12!\n" +
 	"\fbroadcast_id\x18\x02 \x01(\fR\vbroadcastId\x12\x10\n" +
@@ -418,7 +434,9 @@ const file_push_v1_deliveries_proto_rawDesc = "" +
 	"\x06source\x18\v \x01(\v2\x0f.push.v1.SourceR\x06source\x12\x1e\n" +
 	"\n" +
 	"generation\x18\f \x01(\x03R\n" +
-	"generation\"\xdb\x03\n" +
+	"generation\x12-\n" +
+	"\n" +
+	"limited_by\x18\r \x01(\x0e2\x0e.push.v1.LimitR\tlimitedBy\"\x8a\x04\n" +
 	"\x10DeliveryFinished\x12\x17\n" +
 	"\asend_id\x18\x01 \x01(\fR\x06sendId\x12!\n" +
 	"\fbroadcast_id\x18\x02 \x01(\fR\vbroadcastId\x12\x1d\n" +
@@ -438,7 +456,9 @@ const file_push_v1_deliveries_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\r \x01(\x03R\n" +
 	"generation\x12\x14\n" +
-	"\x05first\x18\x0e \x01(\bR\x05first\"\xef\x01\n" +
+	"\x05first\x18\x0e \x01(\bR\x05first\x12-\n" +
+	"\n" +
+	"limited_by\x18\x0f \x01(\x0e2\x0e.push.v1.LimitR\tlimitedBy\"\xef\x01\n" +
 	"\fOwnerChanged\x120\n" +
 	"\ttransport\x18\x01 \x01(\x0e2\x12.push.v1.TransportR\ttransport\x12!\n" +
 	"\x04lane\x18\x02 \x01(\x0e2\r.push.v1.LaneR\x04lane\x12\x12\n" +
@@ -470,22 +490,25 @@ var file_push_v1_deliveries_proto_goTypes = []any{
 	(Transport)(0),            // 3: push.v1.Transport
 	(Outcome)(0),              // 4: push.v1.Outcome
 	(*Source)(nil),            // 5: push.v1.Source
-	(Lane)(0),                 // 6: push.v1.Lane
+	(Limit)(0),                // 6: push.v1.Limit
+	(Lane)(0),                 // 7: push.v1.Lane
 }
 var file_push_v1_deliveries_proto_depIdxs = []int32{
-	3, // 0: push.v1.DeliveryAttempted.transport:type_name -> push.v1.Transport
-	4, // 1: push.v1.DeliveryAttempted.outcome:type_name -> push.v1.Outcome
-	5, // 2: push.v1.DeliveryAttempted.source:type_name -> push.v1.Source
-	3, // 3: push.v1.DeliveryFinished.transport:type_name -> push.v1.Transport
-	4, // 4: push.v1.DeliveryFinished.outcome:type_name -> push.v1.Outcome
-	5, // 5: push.v1.DeliveryFinished.source:type_name -> push.v1.Source
-	3, // 6: push.v1.OwnerChanged.transport:type_name -> push.v1.Transport
-	6, // 7: push.v1.OwnerChanged.lane:type_name -> push.v1.Lane
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	3,  // 0: push.v1.DeliveryAttempted.transport:type_name -> push.v1.Transport
+	4,  // 1: push.v1.DeliveryAttempted.outcome:type_name -> push.v1.Outcome
+	5,  // 2: push.v1.DeliveryAttempted.source:type_name -> push.v1.Source
+	6,  // 3: push.v1.DeliveryAttempted.limited_by:type_name -> push.v1.Limit
+	3,  // 4: push.v1.DeliveryFinished.transport:type_name -> push.v1.Transport
+	4,  // 5: push.v1.DeliveryFinished.outcome:type_name -> push.v1.Outcome
+	5,  // 6: push.v1.DeliveryFinished.source:type_name -> push.v1.Source
+	6,  // 7: push.v1.DeliveryFinished.limited_by:type_name -> push.v1.Limit
+	3,  // 8: push.v1.OwnerChanged.transport:type_name -> push.v1.Transport
+	7,  // 9: push.v1.OwnerChanged.lane:type_name -> push.v1.Lane
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_push_v1_deliveries_proto_init() }

@@ -49,6 +49,11 @@ func (m *DeliveryAttempted) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.LimitedBy != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.LimitedBy))
+		i--
+		dAtA[i] = 0x68
+	}
 	if m.Generation != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Generation))
 		i--
@@ -159,6 +164,11 @@ func (m *DeliveryFinished) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.LimitedBy != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.LimitedBy))
+		i--
+		dAtA[i] = 0x78
 	}
 	if m.First {
 		i--
@@ -370,6 +380,9 @@ func (m *DeliveryAttempted) SizeVT() (n int) {
 	if m.Generation != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Generation))
 	}
+	if m.LimitedBy != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.LimitedBy))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -427,6 +440,9 @@ func (m *DeliveryFinished) SizeVT() (n int) {
 	}
 	if m.First {
 		n += 2
+	}
+	if m.LimitedBy != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.LimitedBy))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -791,6 +807,25 @@ func (m *DeliveryAttempted) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Generation |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 13:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LimitedBy", wireType)
+			}
+			m.LimitedBy = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.LimitedBy |= Limit(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
@@ -1201,6 +1236,25 @@ func (m *DeliveryFinished) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.First = bool(v != 0)
+		case 15:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LimitedBy", wireType)
+			}
+			m.LimitedBy = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.LimitedBy |= Limit(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -1753,6 +1807,25 @@ func (m *DeliveryAttempted) UnmarshalVTUnsafe(dAtA []byte) error {
 					break
 				}
 			}
+		case 13:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LimitedBy", wireType)
+			}
+			m.LimitedBy = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.LimitedBy |= Limit(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -2158,6 +2231,25 @@ func (m *DeliveryFinished) UnmarshalVTUnsafe(dAtA []byte) error {
 				}
 			}
 			m.First = bool(v != 0)
+		case 15:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LimitedBy", wireType)
+			}
+			m.LimitedBy = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.LimitedBy |= Limit(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -747,7 +747,8 @@ type TransportCounts struct {
 	Rejected      int64                  `protobuf:"varint,6,opt,name=rejected,proto3" json:"rejected,omitempty"`
 	Expired       int64                  `protobuf:"varint,7,opt,name=expired,proto3" json:"expired,omitempty"`
 	Cancelled     int64                  `protobuf:"varint,8,opt,name=cancelled,proto3" json:"cancelled,omitempty"`
-	Repeats       int64                  `protobuf:"varint,9,opt,name=repeats,proto3" json:"repeats,omitempty"` // finished again by an older owner; in none of the others
+	Repeats       int64                  `protobuf:"varint,9,opt,name=repeats,proto3" json:"repeats,omitempty"`                                          // finished again by an older owner; in none of the others
+	LimitedBy     Limit                  `protobuf:"varint,10,opt,name=limited_by,json=limitedBy,proto3,enum=push.v1.Limit" json:"limited_by,omitempty"` // what held back most of those that were counted last; none in BroadcastEnded
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -845,6 +846,13 @@ func (x *TransportCounts) GetRepeats() int64 {
 	return 0
 }
 
+func (x *TransportCounts) GetLimitedBy() Limit {
+	if x != nil {
+		return x.LimitedBy
+	}
+	return Limit_LIMIT_UNSPECIFIED
+}
+
 var File_push_v1_requests_proto protoreflect.FileDescriptor
 
 const file_push_v1_requests_proto_rawDesc = "" +
@@ -917,7 +925,7 @@ const file_push_v1_requests_proto_rawDesc = "" +
 	"\tcancelled\x18\x03 \x01(\bR\tcancelled\x120\n" +
 	"\x06counts\x18\x04 \x03(\v2\x18.push.v1.TransportCountsR\x06counts\x12&\n" +
 	"\x0frequested_at_us\x18\x05 \x01(\x03R\rrequestedAtUs\x12\x1e\n" +
-	"\vended_at_us\x18\x06 \x01(\x03R\tendedAtUs\"\xb3\x02\n" +
+	"\vended_at_us\x18\x06 \x01(\x03R\tendedAtUs\"\xe2\x02\n" +
 	"\x0fTransportCounts\x120\n" +
 	"\ttransport\x18\x01 \x01(\x0e2\x12.push.v1.TransportR\ttransport\x12\x18\n" +
 	"\aemitted\x18\x02 \x01(\x03R\aemitted\x12%\n" +
@@ -927,7 +935,10 @@ const file_push_v1_requests_proto_rawDesc = "" +
 	"\brejected\x18\x06 \x01(\x03R\brejected\x12\x18\n" +
 	"\aexpired\x18\a \x01(\x03R\aexpired\x12\x1c\n" +
 	"\tcancelled\x18\b \x01(\x03R\tcancelled\x12\x18\n" +
-	"\arepeats\x18\t \x01(\x03R\arepeatsB<Z:github.com/campanile-push/campanile/schemas/push/v1;pushv1b\x06proto3"
+	"\arepeats\x18\t \x01(\x03R\arepeats\x12-\n" +
+	"\n" +
+	"limited_by\x18\n" +
+	" \x01(\x0e2\x0e.push.v1.LimitR\tlimitedByB<Z:github.com/campanile-push/campanile/schemas/push/v1;pushv1b\x06proto3"
 
 var (
 	file_push_v1_requests_proto_rawDescOnce sync.Once
@@ -955,6 +966,7 @@ var file_push_v1_requests_proto_goTypes = []any{
 	(Transport)(0),                // 9: push.v1.Transport
 	(Environment)(0),              // 10: push.v1.Environment
 	(*Content)(nil),               // 11: push.v1.Content
+	(Limit)(0),                    // 12: push.v1.Limit
 }
 var file_push_v1_requests_proto_depIdxs = []int32{
 	9,  // 0: push.v1.NotificationRequested.transport:type_name -> push.v1.Transport
@@ -964,11 +976,12 @@ var file_push_v1_requests_proto_depIdxs = []int32{
 	0,  // 4: push.v1.BroadcastRequested.watermark:type_name -> push.v1.Watermark
 	8,  // 5: push.v1.BroadcastEnded.counts:type_name -> push.v1.TransportCounts
 	9,  // 6: push.v1.TransportCounts.transport:type_name -> push.v1.Transport
-	7,  // [7:7] is the sub-list for method output_type
-	7,  // [7:7] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	12, // 7: push.v1.TransportCounts.limited_by:type_name -> push.v1.Limit
+	8,  // [8:8] is the sub-list for method output_type
+	8,  // [8:8] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_push_v1_requests_proto_init() }

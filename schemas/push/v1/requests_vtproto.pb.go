@@ -684,6 +684,11 @@ func (m *TransportCounts) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.LimitedBy != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.LimitedBy))
+		i--
+		dAtA[i] = 0x50
+	}
 	if m.Repeats != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Repeats))
 		i--
@@ -1038,6 +1043,9 @@ func (m *TransportCounts) SizeVT() (n int) {
 	}
 	if m.Repeats != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Repeats))
+	}
+	if m.LimitedBy != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.LimitedBy))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -3075,6 +3083,25 @@ func (m *TransportCounts) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Repeats |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 10:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LimitedBy", wireType)
+			}
+			m.LimitedBy = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.LimitedBy |= Limit(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
@@ -5166,6 +5193,25 @@ func (m *TransportCounts) UnmarshalVTUnsafe(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Repeats |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 10:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LimitedBy", wireType)
+			}
+			m.LimitedBy = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.LimitedBy |= Limit(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

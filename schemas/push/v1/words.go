@@ -54,6 +54,30 @@ func (o Outcome) Word() string {
 	return ""
 }
 
+// Word is the limit's name in the API, metrics and on the console; "" for none.
+func (l Limit) Word() string {
+	switch l {
+	case Limit_LIMIT_DEVICE:
+		return "device_rate"
+	case Limit_LIMIT_WINDOW:
+		return "window"
+	case Limit_LIMIT_LATENCY:
+		return "latency"
+	case Limit_LIMIT_RAMP:
+		return "ramp"
+	case Limit_LIMIT_QUOTA:
+		return "quota"
+	case Limit_LIMIT_THROTTLED:
+		return "throttled"
+	case Limit_LIMIT_UNAVAILABLE:
+		return "provider_unavailable"
+	case Limit_LIMIT_PARKED:
+		return "parked"
+	case Limit_LIMIT_UNSPECIFIED:
+	}
+	return ""
+}
+
 // Final reports whether a send with this outcome is finished. Throttled, unavailable and misconfigured sends are
 // tried again until they expire.
 func (o Outcome) Final() bool {
