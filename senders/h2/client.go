@@ -278,8 +278,8 @@ func (c *Client) unlock(spare *[]outcome) {
 			res = nil
 		}
 		o.r.Done(o.r, res, o.err)
-		c.calls.Done()
 	}
+	c.calls.Add(-len(due))
 	clear(due)
 	*spare = due[:0]
 }
@@ -329,7 +329,7 @@ func (c *Client) Stats() Stats {
 	s := c.stats
 	s.Waiting = c.waiting.len()
 	for _, l := range c.links {
-		s.Open += len(l.streams)
+		s.Open += l.streams.len()
 		if !l.draining {
 			s.Conns++
 		}
@@ -386,7 +386,7 @@ func (c *Client) abort() {
 	c.closed, c.aborted = true, true
 	c.failWaiting(ErrClosed)
 	for _, l := range slices.Clone(c.links) {
-		for _, r := range l.streams {
+		for r := range l.streams.all() {
 			c.abandon(r, ErrClosed)
 		}
 	}

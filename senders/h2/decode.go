@@ -16,13 +16,22 @@ type decoder struct {
 	keep  []string // nil: all
 	begun bool     // the connection's first frame has come
 
-	block []byte // fragments, until the last has come
+	continuing uint32 // the stream whose header block is under way; 0: none is
+	endsStream bool   // and whether that block ends it
+	fragments  []byte // of it
 
-	status int // 0: none has come
-	fields []Field
-	size   int
-	bad    bool // the block is malformed, though it could be decoded
-	body   bool // a regular field has come: no pseudo-field may follow
+	fields []Field // of the blocks since begin
+	block  *block  // that is decoded
+	body   bool    // a regular field has come: no pseudo-field may follow
+}
+
+// block is a header block, decoded.
+type block struct {
+	status int     // 0: none has come
+	fields []Field // that are kept; valid until the decoder begins anew
+	size   int     // of the list, as SETTINGS_MAX_HEADER_LIST_SIZE counts
+	bad    bool    // it is malformed, though it could be decoded
+	end    bool    // it ends its stream
 }
 
 func newDecoder(keep []string) *decoder {
@@ -32,32 +41,41 @@ func newDecoder(keep []string) *decoder {
 	return d
 }
 
-// decode reads a whole block. False: the connection's table is lost.
-func (d *decoder) decode(block []byte) bool {
-	d.status, d.fields, d.size, d.bad, d.body = 0, d.fields[:0], 0, false, false
-	if _, err := d.hpack.Write(block); err != nil {
+// begin takes back the memory of the blocks before.
+func (d *decoder) begin() {
+	clear(d.fields)
+	d.fields = d.fields[:0]
+}
+
+// decode reads a whole block into b. False: the connection's table is lost.
+func (d *decoder) decode(fragment []byte, b *block) bool {
+	first := len(d.fields)
+	d.block, d.body = b, false
+	if _, err := d.hpack.Write(fragment); err != nil {
 		return false
 	}
+	b.fields = d.fields[first:len(d.fields):len(d.fields)]
 	return d.hpack.Close() == nil
 }
 
 func (d *decoder) emit(f hpack.HeaderField) {
-	d.size += int(f.Size())
+	b := d.block
+	b.size += int(f.Size())
 	if f.IsPseudo() {
-		if f.Name != ":status" || d.status != 0 || d.body {
-			d.bad = true
+		if f.Name != ":status" || b.status != 0 || d.body {
+			b.bad = true
 			return
 		}
-		d.status = parseStatus(f.Value)
-		d.bad = d.bad || d.status == 0
+		b.status = parseStatus(f.Value)
+		b.bad = b.bad || b.status == 0
 		return
 	}
 	d.body = true
 	if !validName(f.Name) || !clean(f.Value) {
-		d.bad = true
+		b.bad = true
 		return
 	}
-	if d.size <= maxHeaderBlock && (d.keep == nil || slices.Contains(d.keep, f.Name)) {
+	if b.size <= maxHeaderBlock && (d.keep == nil || slices.Contains(d.keep, f.Name)) {
 		d.fields = append(d.fields, Field{f.Name, f.Value})
 	}
 }
@@ -81,17 +99,17 @@ const (
 )
 
 // judge says what the block is to a stream whose header has come (answered) or not.
-func (d *decoder) judge(answered, end bool) headerVerdict {
+func (b *block) judge(answered bool) headerVerdict {
 	switch {
-	case d.bad || d.size > maxHeaderBlock:
+	case b.bad || b.size > maxHeaderBlock:
 		return malformed
-	case answered && d.status == 0 && end:
+	case answered && b.status == 0 && b.end:
 		return trailer
-	case answered || d.status == 0:
+	case answered || b.status == 0:
 		return malformed
-	case d.status >= 200:
+	case b.status >= 200:
 		return final
-	case end || d.status == 101:
+	case b.end || b.status == 101:
 		return malformed
 	}
 	return interim

@@ -91,22 +91,23 @@ func FuzzResponse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		d, reference := newDecoder(nil), hpack.NewDecoder(defaultTableSize, nil)
 		reference.SetMaxStringLength(maxHeaderBlock)
-		for _, block := range [][]byte{first, second} {
-			want, err := reference.DecodeFull(block)
-			if d.decode(block) != (err == nil) {
+		for _, fragment := range [][]byte{first, second} {
+			b := block{end: true}
+			want, err := reference.DecodeFull(fragment)
+			if d.decode(fragment, &b) != (err == nil) {
 				t.Fatalf("want decoded=%v", err == nil)
 			}
 			if err != nil {
 				return
 			}
-			if verdict := d.judge(false, true); verdict == interim || verdict == trailer || (verdict == final) != (d.status >= 200 && !d.bad && d.size <= maxHeaderBlock) {
+			if verdict := b.judge(false); verdict == interim || verdict == trailer || (verdict == final) != (b.status >= 200 && !b.bad && b.size <= maxHeaderBlock) {
 				t.Errorf("judged %d: %+v", verdict, want)
 			}
-			if d.bad || d.size > maxHeaderBlock {
+			if b.bad || b.size > maxHeaderBlock {
 				continue
 			}
-			if len(want) != len(d.fields)+min(d.status, 1) {
-				t.Errorf("want %d fields, got %d", len(want), len(d.fields))
+			if len(want) != len(b.fields)+min(b.status, 1) {
+				t.Errorf("want %d fields, got %d", len(want), len(b.fields))
 			}
 		}
 	})

@@ -1,9 +1,7 @@
 package h2
 
 import (
-	"bufio"
 	"net"
-	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -14,11 +12,13 @@ type link struct {
 	c    *Client
 	conn net.Conn
 	wake chan struct{} // a place for one: there is something to write, or the link is dead
+	rush chan struct{} // a place for one: what is gathered need not wait for more
 
 	// Out. buf gathers frames while write writes what was gathered before.
 	buf, spare []byte
 	owed       int    // bytes in buf that answer PING and SETTINGS
 	kicked     bool   // write has been woken, and has not taken buf yet
+	gathering  bool   // write waits for more to come
 	next       uint32 // stream id
 	untaken    uint32 // streams from this id on are still in buf: the peer cannot have seen them
 	enc        *encoder
@@ -32,10 +32,9 @@ type link struct {
 	peerHeaderList int64
 
 	// In.
-	streams    map[uint32]*Request
-	credit     int64 // what the peer may still send
-	continuing uint32
-	endsStream bool // the header block under way ends its stream
+	streams streams
+	credit  int64     // what the peer may still send
+	now     time.Time // of the frames that are acted on
 
 	born      time.Time
 	idleSince time.Time
@@ -65,35 +64,21 @@ type link struct {
 const connWindow = 16 << 20
 
 const (
-	fullBuffer = 1 << 20 // bytes gathered at which a link takes no new requests
-	mostOwed   = 1 << 20 // bytes of unread answers to PING and SETTINGS at which a peer has asked too much
-	writeChunk = 64 << 10
-	keptBuffer = 512 << 10 // larger ones are left to the garbage collector
+	fullBuffer = 256 << 10 // bytes gathered at which a link takes no new requests
+	mostOwed   = 1 << 20   // bytes of unread answers to PING and SETTINGS at which a peer has asked too much
 )
 
 func newLink(c *Client, conn net.Conn, now time.Time) *link {
 	l := &link{
-		c: c, conn: conn, wake: make(chan struct{}, 1),
+		c: c, conn: conn, wake: make(chan struct{}, 1), rush: make(chan struct{}, 1),
 		next: 1, untaken: 1, enc: newEncoder(), window: defaultWindow,
 		peerStreams: largestStreamID, peerWindow: defaultWindow, peerFrame: leastFrameSize, peerHeaderList: 1 << 62,
-		streams: map[uint32]*Request{}, credit: connWindow, born: now, idleSince: now, dec: newDecoder(c.o.Keep),
+		credit: connWindow, born: now, idleSince: now, dec: newDecoder(c.o.Keep),
 	}
 	l.waitsSince.Store(now.UnixNano())
 	l.buf = appendOpening(nil, uint32(c.streamWindow()), connWindow)
 	l.kick()
 	return l
-}
-
-// kick wakes write.
-func (l *link) kick() {
-	if l.kicked {
-		return
-	}
-	l.kicked = true
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
 }
 
 // room reports whether the link takes one more request. A new one takes none before its SETTINGS have come, though the RFC would allow
@@ -103,7 +88,7 @@ func (l *link) room() bool {
 	if !l.proven {
 		limit = min(limit, 1)
 	}
-	return l.greeted && !l.draining && int64(len(l.streams)+l.resets) < limit && l.window > 0 && len(l.buf) < fullBuffer && l.held.IsZero()
+	return l.greeted && !l.draining && int64(l.streams.len()+l.resets) < limit && l.window > 0 && len(l.buf) < fullBuffer && l.held.IsZero()
 }
 
 // send puts a request on the wire, as far as windows allow.
@@ -118,7 +103,7 @@ func (l *link) send(r *Request) {
 		l.draining = true // an id is never used twice: another connection goes on
 	}
 	r.link, r.id, r.window, r.received, r.answered = l, id, l.peerWindow, 0, false
-	l.streams[id] = r
+	l.streams.add(r)
 
 	flags := byte(flagEndHeaders)
 	if len(r.Body) == 0 {
@@ -140,7 +125,7 @@ func (l *link) send(r *Request) {
 	}
 	r.unsent = r.Body
 	if len(r.unsent) > 0 && !l.flow(r) {
-		if len(l.blocked) > 2*len(l.streams) { // most of them have ended
+		if len(l.blocked) > 2*l.streams.len() { // most of them have ended
 			l.unblock()
 		}
 		l.blocked = append(l.blocked, id)
@@ -187,7 +172,7 @@ func (l *link) flow(r *Request) bool {
 func (l *link) unblock() {
 	left := l.blocked[:0]
 	for _, id := range l.blocked {
-		if r := l.streams[id]; r != nil && len(r.unsent) > 0 && !l.flow(r) {
+		if r := l.streams.get(id); r != nil && len(r.unsent) > 0 && !l.flow(r) {
 			left = append(left, id)
 		}
 	}
@@ -197,9 +182,9 @@ func (l *link) unblock() {
 
 // forget takes a stream off the link.
 func (l *link) forget(r *Request) {
-	delete(l.streams, r.id)
+	l.streams.remove(r)
 	r.link, r.unsent = nil, nil
-	if len(l.streams) > 0 {
+	if l.streams.len() > 0 {
 		return
 	}
 	l.idleSince = time.Now()
@@ -238,7 +223,7 @@ func (l *link) drain() {
 		return
 	}
 	l.draining = true
-	if len(l.streams) == 0 {
+	if l.streams.len() == 0 {
 		l.retire()
 	}
 }
@@ -266,10 +251,10 @@ func (l *link) die(err error, code Code) {
 	l.dead, l.draining, l.err = true, true, err
 	l.c.drop(l)
 	var again []*Request
-	for id, r := range l.streams {
-		delete(l.streams, id)
+	for r := range l.streams.all() {
+		l.streams.remove(r)
 		r.link, r.unsent = nil, nil
-		if id >= l.untaken {
+		if r.id >= l.untaken {
 			again = append(again, r)
 		} else {
 			l.c.finish(r, err)
@@ -296,100 +281,10 @@ func raw(c net.Conn) net.Conn {
 	return c
 }
 
-// write writes what is gathered, until the link is dead.
-func (l *link) write() {
-	defer func() { _ = l.conn.Close() }()
-	var spare []outcome
-	for range l.wake {
-		runtime.Gosched() // who is about to add to the batch does
-		l.c.mu.Lock()
-		out := l.buf
-		l.buf, l.spare = l.spare[:0], out
-		full := len(out) >= fullBuffer
-		l.kicked, l.untaken, l.owed = false, l.next, 0
-		last := l.dead
-		if full {
-			l.c.pump()
-		}
-		l.c.unlock(&spare)
-
-		for len(out) > 0 {
-			n := min(len(out), writeChunk)
-			patience := l.c.o.WriteTimeout
-			if last {
-				patience = time.Second
-			}
-			_ = l.conn.SetWriteDeadline(time.Now().Add(patience))
-			if _, err := l.conn.Write(out[:n]); err != nil {
-				l.fail(err, NoError, &spare)
-				return
-			}
-			out = out[n:]
-		}
-		if last {
-			return
-		}
-		if cap(l.spare) > keptBuffer {
-			l.c.mu.Lock()
-			l.spare = nil
-			l.c.mu.Unlock()
-		}
-	}
-}
-
 // fail is die from outside the lock.
 func (l *link) fail(err error, code Code, spare *[]outcome) {
 	l.c.mu.Lock()
 	l.die(err, code)
 	l.c.pump()
 	l.c.unlock(spare)
-}
-
-// read takes frames until the link ends.
-func (l *link) read() {
-	var spare []outcome
-	br := bufio.NewReaderSize(l.conn, 4*leastFrameSize)
-	for {
-		h, payload, err := l.frame(br)
-		if err == nil {
-			err = l.take(h, payload, &spare)
-		}
-		if err == nil {
-			_, err = br.Discard(frameHeaderSize + h.length)
-		}
-		if err == nil {
-			continue
-		}
-		var code Code
-		if broken, ok := err.(ConnError); ok { //nolint:errorlint // our own, never wrapped
-			code = broken.Code
-		}
-		l.fail(err, code, &spare)
-		return
-	}
-}
-
-// frame waits for a whole frame. The payload is valid until it is discarded.
-func (l *link) frame(br *bufio.Reader) (h frameHeader, payload []byte, err error) {
-	b, err := l.peek(br, frameHeaderSize)
-	if err != nil {
-		return h, nil, err
-	}
-	h = parseFrameHeader(b)
-	if h.length > leastFrameSize { // we never allowed more
-		return h, nil, ConnError{Code: FrameSizeError, Text: "a frame above SETTINGS_MAX_FRAME_SIZE"}
-	}
-	b, err = l.peek(br, frameHeaderSize+h.length)
-	if err != nil {
-		return h, nil, err
-	}
-	return h, b[frameHeaderSize:], nil
-}
-
-func (l *link) peek(br *bufio.Reader, n int) ([]byte, error) {
-	if br.Buffered() < n {
-		l.waitsSince.Store(time.Now().UnixNano())
-		defer l.waitsSince.Store(0)
-	}
-	return br.Peek(n)
 }

@@ -8,50 +8,38 @@ import (
 
 func breach(code Code, text string) error { return ConnError{Code: code, Text: text} }
 
-// take acts on one frame. An error ends the connection.
-func (l *link) take(h frameHeader, p []byte, spare *[]outcome) error {
-	if !l.dec.begun && (h.kind != frameSettings || h.has(flagAck)) {
-		return breach(ProtocolError, "the first frame is not SETTINGS")
-	}
-	l.dec.begun = true
-	if l.continuing != 0 && (h.kind != frameContinuation || h.stream != l.continuing) {
-		return breach(ProtocolError, "a header block is interrupted")
-	}
-	switch h.kind {
+// take acts on one frame; the lock is held, and the link lives. An error ends the connection.
+func (l *link) take(e *event) error {
+	switch e.kind {
 	case frameData:
-		return l.takeData(h, p, spare)
-	case frameHeaders:
-		return l.takeHeaders(h, p, spare)
-	case frameContinuation:
-		return l.takeContinuation(h, p, spare)
+		return l.takeData(e.frameHeader, e.payload)
+	case frameHeaders, frameContinuation:
+		if e.whole {
+			return l.takeBlock(e.stream, &e.block)
+		}
 	case frameRSTStream:
-		return l.takeReset(h, p, spare)
+		return l.takeReset(e.frameHeader, e.payload)
 	case frameSettings:
-		return l.takeSettings(h, p, spare)
+		return l.takeSettings(e.frameHeader, e.payload)
 	case framePing:
-		return l.takePing(h, p, spare)
+		return l.takePing(e.frameHeader, e.payload)
 	case frameGoAway:
-		return l.takeGoAway(h, p, spare)
+		return l.takeGoAway(e.frameHeader, e.payload)
 	case frameWindowUpdate:
-		return l.takeWindow(h, p, spare)
+		return l.takeWindow(e.frameHeader, e.payload)
 	case framePushPromise:
 		return breach(ProtocolError, "a push was promised, which we do not allow")
 	}
 	return nil // PRIORITY says nothing to a client; types unknown to us are to be ignored
 }
 
-// idle reports whether a stream was never opened; the lock is held.
+// idle reports whether a stream was never opened.
 func (l *link) idle(id uint32) bool { return id%2 == 0 || id >= l.next }
 
-func (l *link) takeData(h frameHeader, p []byte, spare *[]outcome) error {
+func (l *link) takeData(h frameHeader, p []byte) error {
 	body, ok := unpad(h, p)
 	if h.stream == 0 || !ok {
 		return breach(ProtocolError, "malformed DATA")
-	}
-	l.c.mu.Lock()
-	defer l.c.unlock(spare)
-	if l.dead {
-		return nil
 	}
 	l.credit -= int64(len(p))
 	if l.credit < 0 {
@@ -62,7 +50,7 @@ func (l *link) takeData(h frameHeader, p []byte, spare *[]outcome) error {
 		l.credit = connWindow
 		l.kick()
 	}
-	r := l.streams[h.stream]
+	r := l.streams.get(h.stream)
 	if r == nil {
 		if l.idle(h.stream) {
 			return breach(ProtocolError, "DATA on an idle stream")
@@ -86,14 +74,13 @@ func (l *link) takeData(h frameHeader, p []byte, spare *[]outcome) error {
 	return nil
 }
 
-// refuse gives up a stream that broke the protocol; the lock is held.
+// refuse gives up a stream that broke the protocol.
 func (l *link) refuse(r *Request, code Code) {
 	l.reset(r, code)
 	l.c.finish(r, StreamError{code})
-	l.c.pump()
 }
 
-// complete ends a stream with its answer; the lock is held. ended: the peer has said its last.
+// complete ends a stream with its answer. ended: the peer has said its last.
 func (l *link) complete(r *Request, ended bool) {
 	if len(r.unsent) > 0 || !ended { // answered before it was asked in full, or cut off
 		l.reset(r, Cancel)
@@ -105,85 +92,41 @@ func (l *link) complete(r *Request, ended bool) {
 		l.proven = true
 		l.c.failures = 0
 	}
+	r.response.At = l.now
 	l.c.finish(r, nil)
-	l.c.pump()
 }
 
-func (l *link) takeHeaders(h frameHeader, p []byte, spare *[]outcome) error {
-	block, ok := unpad(h, p)
-	if h.stream == 0 || !ok {
-		return breach(ProtocolError, "malformed HEADERS")
-	}
-	if !h.has(flagEndHeaders) {
-		l.continuing, l.endsStream = h.stream, h.has(flagEndStream)
-		l.dec.block = append(l.dec.block[:0], block...)
-		return nil
-	}
-	return l.takeBlock(h.stream, block, h.has(flagEndStream), spare)
-}
-
-func (l *link) takeContinuation(h frameHeader, p []byte, spare *[]outcome) error {
-	if l.continuing == 0 {
-		return breach(ProtocolError, "CONTINUATION of nothing")
-	}
-	if len(l.dec.block)+len(p) > maxHeaderBlock {
-		return breach(EnhanceYourCalm, "a header block without end")
-	}
-	if len(p) == 0 && !h.has(flagEndHeaders) {
-		return breach(EnhanceYourCalm, "an empty CONTINUATION")
-	}
-	l.dec.block = append(l.dec.block, p...)
-	if !h.has(flagEndHeaders) {
-		return nil
-	}
-	l.continuing = 0
-	return l.takeBlock(h.stream, l.dec.block, l.endsStream, spare)
-}
-
-// takeBlock reads a whole header block.
-func (l *link) takeBlock(id uint32, block []byte, end bool, spare *[]outcome) error {
-	if !l.dec.decode(block) { // whose stream it is or was makes no difference to the table
-		return breach(CompressionError, "a header block that cannot be decoded")
-	}
-	l.c.mu.Lock()
-	defer l.c.unlock(spare)
-	if l.dead {
-		return nil
-	}
-	r := l.streams[id]
+// takeBlock acts on a whole header block.
+func (l *link) takeBlock(id uint32, b *block) error {
+	r := l.streams.get(id)
 	if r == nil {
 		if l.idle(id) {
 			return breach(ProtocolError, "HEADERS on an idle stream")
 		}
 		return nil
 	}
-	switch l.dec.judge(r.answered, end) {
+	switch b.judge(r.answered) {
 	case malformed:
 		l.refuse(r, ProtocolError)
 		return nil
 	case final:
 		r.answered = true
-		r.response.Status = l.dec.status
-		r.response.fields = append(r.response.fields[:0], l.dec.fields...)
+		r.response.Status = b.status
+		r.response.fields = append(r.response.fields[:0], b.fields...)
 	case interim, trailer:
 	}
-	if end {
+	if b.end {
 		l.complete(r, true)
 	}
 	return nil
 }
 
-func (l *link) takeReset(h frameHeader, p []byte, spare *[]outcome) error {
+func (l *link) takeReset(h frameHeader, p []byte) error {
 	if len(p) != 4 {
 		return breach(FrameSizeError, "malformed RST_STREAM")
 	}
 	code := Code(binary.BigEndian.Uint32(p))
-	l.c.mu.Lock()
-	defer l.c.unlock(spare)
-	if l.dead {
-		return nil
-	}
-	r := l.streams[h.stream]
+	r := l.streams.get(h.stream)
 	if r == nil {
 		if h.stream == 0 || l.idle(h.stream) {
 			return breach(ProtocolError, "RST_STREAM on an idle stream")
@@ -197,7 +140,6 @@ func (l *link) takeReset(h frameHeader, p []byte, spare *[]outcome) error {
 	} else {
 		l.c.finish(r, StreamError{code})
 	}
-	l.c.pump()
 	return nil
 }
 
@@ -207,7 +149,7 @@ func (l *link) hold() {
 	l.refusals++
 }
 
-func (l *link) takeSettings(h frameHeader, p []byte, spare *[]outcome) error {
+func (l *link) takeSettings(h frameHeader, p []byte) error {
 	switch {
 	case h.stream != 0:
 		return breach(ProtocolError, "SETTINGS on a stream")
@@ -215,11 +157,6 @@ func (l *link) takeSettings(h frameHeader, p []byte, spare *[]outcome) error {
 		return nil
 	case h.has(flagAck), len(p)%6 != 0:
 		return breach(FrameSizeError, "malformed SETTINGS")
-	}
-	l.c.mu.Lock()
-	defer l.c.unlock(spare)
-	if l.dead {
-		return nil
 	}
 	for ; len(p) > 0; p = p[6:] {
 		if err := l.set(binary.BigEndian.Uint16(p), binary.BigEndian.Uint32(p[2:])); err != nil {
@@ -229,11 +166,10 @@ func (l *link) takeSettings(h frameHeader, p []byte, spare *[]outcome) error {
 	l.greeted = true
 	l.buf = appendFrameHeader(l.buf, 0, frameSettings, flagAck, 0)
 	l.unblock()
-	l.c.pump()
 	return l.calm()
 }
 
-// set takes one setting; the lock is held.
+// set takes one setting.
 func (l *link) set(id uint16, v uint32) error {
 	switch id {
 	case settingHeaderTableSize:
@@ -250,7 +186,7 @@ func (l *link) set(id uint16, v uint32) error {
 		}
 		change := int64(v) - l.peerWindow
 		l.peerWindow = int64(v)
-		for _, r := range l.streams {
+		for r := range l.streams.all() {
 			if r.window += change; r.window > largestWindow {
 				return breach(FlowControlError, "a stream's window above 2^31-1")
 			}
@@ -266,7 +202,7 @@ func (l *link) set(id uint16, v uint32) error {
 	return nil
 }
 
-// calm says whether the peer asks for answers of ours without reading them; the lock is held.
+// calm says whether the peer asks for answers of ours without reading them.
 func (l *link) calm() error {
 	if l.owed += frameHeaderSize + 8; l.owed > mostOwed {
 		return breach(EnhanceYourCalm, "more PING or SETTINGS than answers read")
@@ -274,17 +210,14 @@ func (l *link) calm() error {
 	return nil
 }
 
-func (l *link) takePing(h frameHeader, p []byte, spare *[]outcome) error {
+func (l *link) takePing(h frameHeader, p []byte) error {
 	switch {
 	case h.stream != 0:
 		return breach(ProtocolError, "PING on a stream")
 	case len(p) != 8:
 		return breach(FrameSizeError, "malformed PING")
 	}
-	l.c.mu.Lock()
-	defer l.c.unlock(spare)
 	switch {
-	case l.dead:
 	case !h.has(flagAck):
 		l.buf = appendPing(l.buf, flagAck, p)
 		l.kick()
@@ -293,12 +226,11 @@ func (l *link) takePing(h frameHeader, p []byte, spare *[]outcome) error {
 		l.resets -= l.resetsPinged
 		l.resetsPinged = 0
 		l.pingForResets()
-		l.c.pump()
 	}
 	return nil
 }
 
-func (l *link) takeGoAway(h frameHeader, p []byte, spare *[]outcome) error {
+func (l *link) takeGoAway(h frameHeader, p []byte) error {
 	switch {
 	case h.stream != 0:
 		return breach(ProtocolError, "GOAWAY on a stream")
@@ -308,20 +240,15 @@ func (l *link) takeGoAway(h frameHeader, p []byte, spare *[]outcome) error {
 	last, code := binary.BigEndian.Uint32(p)&largestStreamID, Code(binary.BigEndian.Uint32(p[4:]))
 	const mostText = 256
 	text := string(p[8:min(len(p), 8+mostText)])
-	l.c.mu.Lock()
-	defer l.c.unlock(spare)
-	if l.dead {
-		return nil
-	}
 	if code != NoError && l.c.o.Log != nil {
 		l.c.o.Log.Warn("connection is ended by the server", "code", code.String())
 	}
 	l.remote = ConnError{Code: code, Remote: true, Text: text}
 	l.draining = true
 	var again []*Request
-	for id, r := range l.streams {
-		if id > last {
-			delete(l.streams, id)
+	for r := range l.streams.all() {
+		if r.id > last {
+			l.streams.remove(r)
 			r.link, r.unsent = nil, nil
 			again = append(again, r)
 		}
@@ -330,32 +257,25 @@ func (l *link) takeGoAway(h frameHeader, p []byte, spare *[]outcome) error {
 		l.c.buried(l, l.remote)
 	}
 	l.c.resend(again, l.remote, true)
-	if len(l.streams) == 0 {
+	if l.streams.len() == 0 {
 		l.retire()
 	}
-	l.c.pump()
 	return nil
 }
 
-func (l *link) takeWindow(h frameHeader, p []byte, spare *[]outcome) error {
+func (l *link) takeWindow(h frameHeader, p []byte) error {
 	if len(p) != 4 {
 		return breach(FrameSizeError, "malformed WINDOW_UPDATE")
 	}
 	n := int64(binary.BigEndian.Uint32(p) & largestWindow)
-	l.c.mu.Lock()
-	defer l.c.unlock(spare)
-	if l.dead {
-		return nil
-	}
 	if h.stream == 0 {
 		if l.window += n; n == 0 || l.window > largestWindow {
 			return breach(windowCode(n), "a connection's window out of bounds")
 		}
 		l.unblock()
-		l.c.pump()
 		return nil
 	}
-	r := l.streams[h.stream]
+	r := l.streams.get(h.stream)
 	if r == nil {
 		if l.idle(h.stream) {
 			return breach(ProtocolError, "WINDOW_UPDATE on an idle stream")

@@ -142,6 +142,8 @@ type Response struct {
 	Body   []byte
 	// Cut says that the body was longer than the client keeps.
 	Cut bool
+	// At is when it came.
+	At time.Time
 
 	fields []Field
 }

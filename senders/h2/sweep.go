@@ -49,12 +49,12 @@ func (c *Client) sweep(now time.Time, spare *[]outcome) time.Duration {
 	})
 	busy := c.waiting.len() > 0
 	for _, l := range slices.Clone(c.links) { // links leave while we look
-		for _, r := range l.streams {
+		for r := range l.streams.all() {
 			if err := r.over(now); err != nil {
 				c.abandon(r, err)
 			}
 		}
-		busy = busy || len(l.streams) > 0
+		busy = busy || l.streams.len() > 0
 		c.check(l, now)
 	}
 	c.pump()
@@ -110,7 +110,7 @@ func (c *Client) check(l *link, now time.Time) {
 		l.buf = appendPing(l.buf, 0, healthPing)
 		l.kick()
 	}
-	if len(l.streams) == 0 && !l.draining && now.Sub(l.idleSince) > c.o.IdleTimeout && c.active() > 1 {
+	if l.streams.len() == 0 && !l.draining && now.Sub(l.idleSince) > c.o.IdleTimeout && c.active() > 1 {
 		l.retire()
 	}
 }
