@@ -69,11 +69,13 @@ func (l *Log) RunJanitor(ctx context.Context, o JanitorOptions) error {
 		Namespace: "campanile", Name: "retention_at_risk",
 		Help: "Partitions in which a group has left something unread for more than half of the topic's retention.",
 	}, []string{"group", "topic"})
-	for _, gauge := range []*prometheus.GaugeVec{late, risk} {
+	running := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "campanile", Name: "janitor_running", Help: "1: this process deletes what was read."})
+	running.Set(1)
+	for _, gauge := range []prometheus.Collector{late, risk, running} {
 		if err := l.reg.Register(gauge); err != nil {
 			return fmt.Errorf("register the janitor's metrics: %w", err)
 		}
-		defer l.reg.Unregister(gauge) //nolint:gocritic // two of them, until the janitor ends
+		defer l.reg.Unregister(gauge) //nolint:gocritic // three of them, until the janitor ends
 	}
 	known := map[lateness]int{}
 	tick := time.NewTicker(o.Interval)

@@ -58,13 +58,17 @@ func gauge(r prometheus.Registerer, name, help string, labels prometheus.Labels)
 	return register(r, prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}))
 }
 
-// register returns the collector that is there already, where a sender of the same kind was made before in this process.
+// register returns the collector that is there already, where a sender of the same kind was made before in this process. Any other
+// refusal is a mistake in the code, and would hide the metric for ever.
 func register[C prometheus.Collector](r prometheus.Registerer, c C) C {
-	var there prometheus.AlreadyRegisteredError
-	if err := r.Register(c); errors.As(err, &there) {
+	err := r.Register(c)
+	if there := (prometheus.AlreadyRegisteredError{}); errors.As(err, &there) {
 		if old, ok := there.ExistingCollector.(C); ok {
 			return old
 		}
+	}
+	if err != nil {
+		panic(err)
 	}
 	return c
 }

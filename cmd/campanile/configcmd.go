@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -42,15 +45,20 @@ func configCommand(t *terminal) *cobra.Command {
 
 func keyFileCommand(t *terminal) *cobra.Command {
 	var hash bool
-	var id string
+	var id, dir string
 	cmd := &cobra.Command{
 		Use:   "key-file",
 		Short: "Print a fresh master key, or token hash key, for a file that only Campanile may read",
 		Long: `Prints a line for vault.master_key_file. To rotate the master key, put a line with a new id before the old one on every host, restart the
 stages, and set the credentials again. With --hash it prints the key of the token hash, for vault.hash_key_file: make it once and keep it
-for ever, since statistics are kept under it.`,
+for ever, since statistics are kept under it.
+
+With --init it writes both, as master.key and hash.key, into a folder, and leaves those that are there as they are.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if dir != "" {
+				return initKeys(dir, id, t.out)
+			}
 			if hash {
 				fmt.Fprint(t.out, vault.NewHashKey())
 				return nil
@@ -60,8 +68,28 @@ for ever, since statistics are kept under it.`,
 		},
 	}
 	cmd.Flags().BoolVar(&hash, "hash", false, "a token hash key")
+	cmd.Flags().StringVar(&dir, "init", "", "folder to write both into, where they are not there yet")
+	cmd.MarkFlagsMutuallyExclusive("hash", "init")
 	cmd.Flags().StringVar(&id, "id", "1", "id of the master key, 1 to 32 characters without a colon")
 	return cmd
+}
+
+// initKeys makes both keys of a new installation, and says which it made.
+func initKeys(dir, id string, out io.Writer) error {
+	keep := func(file string, create func() string) error {
+		path, made := filepath.Join(dir, file), false
+		_, err := vault.LoadOrCreate(path, func() string {
+			made = true
+			return create()
+		})
+		if err == nil && made {
+			fmt.Fprintf(out, "made %s: keep a copy of it apart from the data\n", path)
+		}
+		return err
+	}
+	return errors.Join(
+		keep("master.key", func() string { return vault.NewKeyLine(id) }),
+		keep("hash.key", vault.NewHashKey))
 }
 
 // typed is a value as YAML should show it: flags and variables come as text.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/campanile-push/campanile/api"
 	"github.com/campanile-push/campanile/eventlog"
@@ -204,7 +203,7 @@ func (p *process) startSender(t schemas.Transport) error {
 			Transport: t, Lane: lane, Open: open, Keyring: p.secrets.keyring, Hasher: p.secrets.hasher, Catalog: catalog,
 			CatchUpApps:       func(ctx context.Context) error { return apps.CatchUp(ctx) },
 			CatchUpBroadcasts: broadcasts.CatchUp,
-			Log:               p.logger.With("stage", stage), Metrics: prometheus.WrapRegistererWith(prometheus.Labels{"transport": t.Word(), "lane": lane.Word()}, p.registry),
+			Log:               p.logger.With("stage", stage), Metrics: p.registry,
 			Tiers: p.cfg.Senders.Tiers, MaxAge: p.cfg.Senders.MaxAge,
 		})
 		if err != nil {
