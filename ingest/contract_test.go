@@ -1,12 +1,15 @@
 package ingest_test
 
 import (
+	"bytes"
 	"errors"
-	"net/http"
+	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/campanile-push/campanile/ingest"
+	"github.com/campanile-push/campanile/ingest/contracttest"
 	"github.com/campanile-push/campanile/schemas"
 	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
 )
@@ -17,116 +20,96 @@ const (
 	fcmTok = "dQw4w9:APA91bF-x_Y0123456789"
 )
 
-// TestContract has one case for each row of AirNotifier's contract, in its words.
+// TestContract asks what contracttest/contract.json holds: a case for each row of AirNotifier's contract.
 func TestContract(t *testing.T) {
 	t.Parallel()
-	h := setup(t, 1, nil)
-	long := strings.Repeat("g", 65)
-	for _, c := range []struct {
-		says   string
-		r      request
-		status int
-		body   string
-	}{
-		{"app-name header present", request{path: "/api/v2/push", app: "-", key: keyAll, body: "{}"}, 400, `{"error": "app name is required"}`},
-		{"app-key header present", request{path: "/api/v2/push", app: appName, key: "-", body: "{}"}, 400, `{"error": "app key is required"}`},
-		{"name comes before key", request{path: "/tokens/x", app: "-", key: "-"}, 400, `{"error": "app name is required"}`},
-		{"argument token shorter than 64", request{path: "/api/v2/push?token=abc", app: "nobody", key: "k"}, 400, `{"error": "Invalid token"}`},
-		{"argument token of 64, not hex", request{path: "/notification/", app: "nobody", key: "k", label: form, body: "token=" + strings.Repeat("z", 64)}, 400, `{"error": "Invalid token"}`},
-		{"argument token with another device passes to the next check", request{path: "/api/v2/push?token=abc&device=fcm", app: "nobody", key: "k"}, 400, `{"error": "Invalid application name"}`},
-		{"app exists", request{path: "/api/v2/push", app: "nobody", key: keyAll, body: "{}"}, 400, `{"error": "Invalid application name"}`},
-		{"empty app name falls back to appname", request{path: "/tokens/" + fcmTok + "?appname=Com+Moodle+MoodleMobile&device=fcm", app: "", key: keyNone}, 403, `{"error": "No permission to create token"}`},
-		{"key exists in that app", request{path: "/api/v2/push", app: appName, key: "99999999999999999999999999999999", body: "{}"}, 400, `{"error": "Invalid access key"}`},
-		{"unknown key", request{path: "/tokens/testtoken", app: appName, key: "wrong"}, 400, `{"error": "Invalid access key"}`},
-		{"empty key", request{path: "/tokens/testtoken", app: appName, key: ""}, 400, `{"error": "Invalid access key"}`},
-
-		{"v1 register: no bit", request{path: "/tokens/" + fcmTok + "?device=fcm", app: appName, key: keyPush}, 403, `{"error": "No permission to create token"}`},
-		{"v1 register: check page", request{path: "/tokens/testtoken", app: appName, key: keyAll, label: form}, 400, `{"error": "Invalid token"}`},
-		{"v1 register: ios shorter than 64", request{path: "/tokens/abc", app: appName, key: keyAll, label: form, body: "device=iOS"}, 400, `{"error": "Invalid token"}`},
-		{"v1 register: ios of 64 and no hex", request{path: "/tokens/" + strings.Repeat("z", 64), app: appName, key: keyAll, label: form, body: "device=ios"}, 400, `{"error": "Invalid token"}`},
-		{"v1 register: ios, 64 hex", request{path: "/tokens/" + hexTok, app: appName, key: keyAll, label: form, body: "device=ios"}, 200, `{"status": "ok"}`},
-		{"v1 register: ios, longer than 64", request{path: "/tokens/" + long, app: appName, key: keyAll, label: form, body: "device=iOS"}, 200, `{"status": "ok"}`},
-		{"v1 register: no device, longer than 64", request{path: "/tokens/" + long + "2", app: appName, key: keyAll}, 200, `{"status": "ok"}`},
-		{"v1 register: Android-fcm", request{path: "/tokens/" + fcmTok, app: appName, key: keyAll, label: form, body: "device=Android-fcm"}, 200, `{"status": "ok"}`},
-		{"v1 register: again", request{path: "/tokens/" + fcmTok, app: appName, key: keyAll, label: form, body: "device=Android-fcm"}, 200, `{"status": "token exists"}`},
-		{"v1 register: with a slash", request{path: "/tokens/" + fcmTok + "/", app: appName, key: keyAll, label: form, body: "device=Android-fcm"}, 200, `{"status": "token exists"}`},
-		{"v1 register: junk platform is forced", request{path: "/tokens/junk", app: appName, key: keyAll, label: form, body: "device=Toaster"}, 200, `{"status": "ok"}`},
-		{"v1 register: /tokens/ is not there", request{path: "/tokens/", app: appName, key: keyAll}, 404, ""},
-		{"v1 register: /tokens is not there", request{path: "/tokens", app: appName, key: keyAll}, 404, ""},
-
-		{"v1 delete: no bit", request{method: http.MethodDelete, path: "/tokens/junk", app: appName, key: keyPhone}, 403, `{"error": "No permission to delete token"}`},
-		{"v1 delete", request{method: http.MethodDelete, path: "/tokens/junk", app: appName, key: keyAll}, 200, `{"status": "deleted"}`},
-		{"v1 delete: not found", request{method: http.MethodDelete, path: "/tokens/junk", app: appName, key: keyAll}, 404, `{"status": "Token does't exist"}`},
-		{"v2 delete", request{method: http.MethodDelete, path: "/api/v2/tokens/" + long, app: appName, key: keyAll}, 200, `{"status": "deleted"}`},
-		{"v2 delete: not found", request{method: http.MethodDelete, path: "/api/v2/tokens/" + long + "/", app: appName, key: keyAll}, 404, `{"status": "Token does't exist"}`},
-
-		{"v2 register", request{path: "/api/v2/tokens", app: appName, key: keyAll, body: `{"device":"fcm","token":"v2tok"}`}, 200, ""},
-		{"v2 register: slash form of Reflect.UP, existing", request{path: "/api/v2/tokens/", app: appName, key: keyAll, body: `{"device":"fcm","token":"v2tok","channel":"c"}`}, 200, ""},
-		{"v2 register: ios is strict", request{path: "/api/v2/tokens", app: appName, key: keyAll, body: `{"device":"ios","token":"` + long + `"}`}, 400, `{"error": "Invalid token"}`},
-		{"v2 register: no token", request{path: "/api/v2/tokens", app: appName, key: keyAll, body: `{"device":"fcm"}`}, 400, `{"error": "Invalid token"}`},
-		{"v2 register: no bit", request{path: "/api/v2/tokens", app: appName, key: keyNone, body: `{"device":"fcm","token":"nobit"}`}, 403, `{"error": "No permission to create token"}`},
-		{"v2 register: bad JSON", request{path: "/api/v2/tokens", app: appName, key: keyAll, body: `{`}, 500, `{"error": "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"}`},
-
-		{"push", request{path: "/api/v2/push/", app: appName, key: keyAll, label: form, body: `{"device":"fcm","token":"v2tok","alert":"hi"}`}, 202, ""},
-		{"push without slash", request{path: "/api/v2/push", app: appName, key: keyAll, body: `{"device":"android","token":"v2tok","alert":"hi"}`}, 202, ""},
-		{"push: bad JSON", request{path: "/api/v2/push", app: appName, key: keyAll, body: ""}, 500, `{"error": "Expecting value: line 1 column 1 (char 0)"}`},
-		{"push: no object", request{path: "/api/v2/push", app: appName, key: keyAll, body: "[]"}, 400, `{"error": "The body must be a JSON object"}`},
-		{"push: no bit", request{path: "/api/v2/push", app: appName, key: keyPhone, body: `{"device":"fcm","token":"v2tok"}`}, 403, `{"error": "No permission to send notification"}`},
-		{"push: unknown processor", request{path: "/api/v2/push", app: appName, key: keyAll, body: `{"device":"fcm","token":"v2tok","extra":{"processor":"x"}}`}, 400, `{"error": "No module named 'hooks.x'"}`},
-		{"push: token not stored and key lacks bit 1", request{path: "/api/v2/push", app: appName, key: keyPush, body: `{"device":"fcm","token":"never seen"}`}, 400, `{"error": "Unknow token and you have no permission to create"}`},
-		{"push: token stored and key lacks bit 1", request{path: "/api/v2/push", app: appName, key: keyPush, body: `{"device":"fcm","token":"v2tok"}`}, 202, ""},
-		{"push: wns", request{path: "/api/v2/push", app: appName, key: keyAll, body: `{"device":"wns","token":"v2tok"}`}, 400, `{"error": "Invalid device type"}`},
-		{"push: junk platform", request{path: "/api/v2/push", app: appName, key: keyAll, body: `{"device":"Toaster","token":"v2tok"}`}, 400, `{"error": "Invalid device type"}`},
-		{"push: no token", request{path: "/api/v2/push", app: appName, key: keyAll, body: `{"alert":"hi"}`}, 400, `{"error": "No token provided"}`},
-		{"push: token in the query wins", request{path: "/api/v2/push?token=v2tok&device=fcm", app: appName, key: keyPush, body: `{"device":"fcm","token":"never seen"}`}, 202, ""},
-		{"push: token= inside JSON under a form label survives", request{path: "/api/v2/push/", app: appName, key: keyAll, label: form, body: `{"device":"fcm","token":"v2tok","extra":{"contexturl":"https://m/x?a=1&token=abc&device=ios"}}`}, 202, ""},
-		{"push: alert of another type", request{path: "/api/v2/push", app: appName, key: keyAll, body: `{"device":"fcm","token":"v2tok","alert":[1]}`}, 400, `{"error": "Invalid alert: a text, an object with title and body, or null"}`},
-
-		{"notification", request{path: "/notification/", app: appName, key: keyAll, label: form, body: "token=v2tok&device=Android-fcm&alert=hi"}, 200, ""},
-		{"notification without slash", request{path: "/notification", app: appName, key: keyAll, label: form, body: "token=v2tok&device=fcm&alert=hi"}, 200, ""},
-		{"notification: no token", request{path: "/notification/", app: appName, key: keyAll, label: form, body: "alert=hi"}, 400, `{"error": "No token provided"}`},
-		{"notification: no alert", request{path: "/notification/", app: appName, key: keyAll, label: form, body: "device=fcm&token=v2tok"}, 400, `{"error": "Missing argument alert"}`},
-		{"notification: unknown", request{path: "/notification/", app: appName, key: keyPush, label: form, body: "device=fcm&token=never+seen&alert=hi"}, 400, `{"error": "Unknow token and you have no permission to create"}`},
-		{"notification: device type", request{path: "/notification/", app: appName, key: keyAll, label: form, body: "device=sms&token=v2tok&alert=hi"}, 400, `{"error": "Invalid device type"}`},
-		{"notification: no bit", request{path: "/notification/", app: appName, key: keyPhone, label: form, body: "device=fcm&token=v2tok&alert=hi"}, 403, `{"error": "No permission to send notification"}`},
-
-		{"broadcast", request{path: "/broadcast/", app: appName, key: keyAll, label: form, body: "alert=hi&channel=c"}, 200, `{"status": "ok"}`},
-		{"broadcast: no bit", request{path: "/broadcast", app: appName, key: keyPush, label: form, body: "alert=hi"}, 403, `{"error": "No permission to send broadcast"}`},
-		{"broadcast: no alert", request{path: "/broadcast/", app: appName, key: keyAll, label: form, body: ""}, 400, `{"error": "Missing argument alert"}`},
-		{"v2 broadcast", request{path: "/api/v2/broadcast", app: appName, key: keyAll, body: `{"alert":{"title":"t","body":"b"}}`}, 202, ""},
-		{"v2 broadcast with a slash", request{path: "/api/v2/broadcast/", app: appName, key: keyAll, body: `{"alert":"a","device":"android"}`}, 202, ""},
-		{"v2 broadcast: missing alert", request{path: "/api/v2/broadcast", app: appName, key: keyAll, body: `{}`}, 500, `{"error": "Missing argument alert"}`},
-		{"v2 broadcast: no bit", request{path: "/api/v2/broadcast", app: appName, key: keyPhone, body: `{"alert":"a"}`}, 403, `{"error": "No permission to send broadcast"}`},
-
-		{"v2 accesskeys: unknown processor", request{path: "/api/v2/accesskeys", app: appName, key: "none", body: `{"processor":"os"}`}, 403, `{"error": "No module named 'hooks.os'"}`},
-		{"accesskeys: app must exist", request{path: "/accesskeys/", app: "nobody", key: "none", label: form, body: "url=https://m.example"}, 400, `{"error": "Invalid application name"}`},
-		{"accesskeys: no URL", request{path: "/accesskeys/", app: appName, key: "none", label: form, body: "url=moodle"}, 403, `{"error": "url must be the address of the site, http or https"}`},
-
-		{"check page", request{method: http.MethodGet, path: "/", app: "-", key: "-"}, 200, "*"},
-		{"unknown path", request{method: http.MethodGet, path: "/nothing", app: "-", key: "-"}, 404, ""},
-		{"api/v1 was never there", request{path: "/api/v1/push", app: appName, key: keyAll}, 404, ""},
-		{"paths are not normalised", request{path: "//api/v2/push", app: appName, key: keyAll}, 404, ""},
-		{"wrong method comes after the checks", request{method: http.MethodGet, path: "/api/v2/push", app: "-", key: "-"}, 400, `{"error": "app name is required"}`},
-		{"wrong method", request{method: http.MethodGet, path: "/api/v2/push", app: appName, key: keyAll}, 405, "*"},
-		{"post to the index", request{path: "/", app: "-", key: "-"}, 405, "*"},
-		{"users", request{path: "/users", app: "-", key: "-"}, 410, "*"},
-		{"users of v2", request{method: http.MethodGet, path: "/api/v2/users/", app: "-", key: "-"}, 410, "*"},
-		{"objects", request{method: http.MethodPut, path: "/objects/notes/1", app: "-", key: "-"}, 410, "*"},
-		{"objects of v2", request{method: http.MethodDelete, path: "/api/v2/objects/notes", app: "-", key: "-"}, 410, "*"},
-	} {
-		got := h.do(0, c.r)
-		if got.status != c.status || c.body != "*" && got.body != c.body {
-			t.Errorf("%s: want %d %q, got %d %q", c.says, c.status, c.body, got.status, got.body)
+	c, err := contracttest.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := httptest.NewServer(c.SiteCheck())
+	defer check.Close()
+	h := setup(t, 1, func(o *ingest.Options) { o.TrustedProxies, o.SiteCheckURL = c.TrustedProxies, check.URL })
+	h.say(c.Say)
+	h.settle()
+	kept := map[string]string{}
+	claim := func(name string) string { return h.issued(kept[name]).Claim.Channel }
+	for _, one := range c.Cases() {
+		name := one.Section() + ": " + one.Says
+		r := c.Request(one)
+		got, err := r.Send(t.Context(), h.doors[0].url, kept)
+		if err == nil {
+			err = one.Check(got)
 		}
-		kind := got.header.Get("Content-Type")
-		html := c.r.path == "/" || c.status == 404 && c.body == "" || c.status == 405
-		if want := "application/json; charset=utf-8"; !html && kind != want {
-			t.Errorf("%s: want the type %q also when empty, got %q", c.says, want, kind)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
 		}
-		if got.status == 202 && got.header.Get("X-Campanile-Id") == "" {
-			t.Errorf("%s: 202 without X-Campanile-Id", c.says)
+		if one.Pushes != nil {
+			if err := one.CheckPush(h.push(got.ID)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if one.Sends != nil {
+			if err := one.CheckBroadcast(h.lastBroadcast(), claim); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if one.Grants != nil {
+			if k := h.issued(kept[one.Keep]); int(k.Permissions) != one.Grants.May {
+				t.Errorf("%s: want permission %d, got %d", name, one.Grants.May, k.Permissions)
+			}
+		}
+		if one.Device != nil {
+			want := *one.Device
+			want.Channels = contracttest.Channels(want.Channels, claim)
+			var holds contracttest.Device
+			h.eventually(name, func() bool { // a push creates beside its answer
+				holds = h.holds(c.App, want.Token)
+				return reflect.DeepEqual(holds, want) || t.Context().Err() != nil
+			})
 		}
 	}
+}
+
+// push is an accepted push in the log, by the id of its answer; the last one where the answer has none to tell.
+func (h *house) push(id string) (last *pushv1.NotificationRequested) {
+	h.t.Helper()
+	for _, e := range h.log.events(h.t, schemas.Notifications) {
+		n, ok := e.(*pushv1.NotificationRequested)
+		if !ok {
+			continue
+		}
+		if made, err := schemas.ParseID(id); err == nil && bytes.Equal(made[:], n.RequestId) {
+			return n
+		}
+		if id == "" && (last == nil || bytes.Compare(n.RequestId, last.RequestId) > 0) {
+			last = n
+		}
+	}
+	return last
+}
+
+// holds is a token of an app in the store.
+func (h *house) holds(app, token string) contracttest.Device {
+	h.t.Helper()
+	holds := contracttest.Device{Token: token, Channels: []string{}}
+	found, err := h.store.FindToken(h.t.Context(), app, token, nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if len(found) > 1 {
+		h.t.Fatalf("%d devices have one token", len(found))
+	}
+	if len(found) == 1 {
+		states, err := h.store.Lookup(h.t.Context(), found, nil)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		holds.Transport, holds.Platform = found[0].Transport.Word(), states[0].Platform
+		holds.Channels = append(holds.Channels, states[0].Channels...)
+	}
+	return holds
 }
 
 func TestABlockedAddressIsAnswered423(t *testing.T) {
