@@ -29,6 +29,12 @@ type Rememberer interface {
 	Remember(partition int32, e *pushv1.DeliveryFinished)
 }
 
+// Sharer is a Deliverer that wants to know what this process owns, as what is split between processes is split by it. It is called
+// with each topic of the stage, after each change and never twice at once.
+type Sharer interface {
+	Owns(topic schemas.Topic, owned, partitions int)
+}
+
 // DeliverOptions say how a Deliverer is run.
 type DeliverOptions struct {
 	Group  string
@@ -89,6 +95,7 @@ func (l *Log) RunDeliver(ctx context.Context, o DeliverOptions, d Deliverer) err
 			heard: newHeard(l.cfg.SessionTimeout / 2),
 		}
 		s.rememberer, _ = d.(Rememberer)
+		s.sharer, _ = d.(Sharer)
 		err := s.run(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -115,6 +122,7 @@ type delivery struct {
 	o          DeliverOptions
 	handler    Deliverer
 	rememberer Rememberer // may be nil
+	sharer     Sharer     // may be nil
 	layout     schemas.Layout
 	log        *slog.Logger
 	meter      *meter
@@ -128,6 +136,8 @@ type delivery struct {
 	mu       sync.Mutex
 	windows  map[place]*window
 	wakePoll context.CancelFunc // ends the poll under way
+
+	sharing sync.Mutex // of share
 
 	committing sync.Mutex      // held by a commit, and by who gives partitions up from the beginning to the end
 	takeovers  sync.WaitGroup  // goroutines of takeOver

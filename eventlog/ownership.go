@@ -15,6 +15,7 @@ import (
 // assigned opens windows. They deliver nothing before they are taken over.
 func (d *delivery) assigned(_ context.Context, client *kgo.Client, partitions map[string][]int32) {
 	_, generation := client.GroupMetadata()
+	defer d.share()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.l.inOrder(partitions, func(at place) {
@@ -132,6 +133,23 @@ func (d *delivery) forget(windows []*window) {
 		}
 		d.mu.Unlock()
 		d.log.Debug("partition released", "topic", w.at.topic, "partition", w.at.partition)
+	}
+	d.share()
+}
+
+// share tells the Sharer what is owned.
+func (d *delivery) share() {
+	if d.sharer == nil {
+		return
+	}
+	d.sharing.Lock()
+	defer d.sharing.Unlock()
+	owned := map[schemas.Topic]int{}
+	for _, w := range d.owned() {
+		owned[w.at.topic]++
+	}
+	for _, topic := range d.o.Topics {
+		d.sharer.Owns(topic, owned[topic], int(d.layout.Partitions))
 	}
 }
 

@@ -47,6 +47,8 @@ const settled = int64(10 * time.Minute / time.Microsecond)
 // decide says what becomes of a send after an answer. doubt says why bad-token answers of this app are not believed; "": they are.
 func decide(a attempt, r Result, nowUS int64, p policy, doubt string) step {
 	switch {
+	case r.Has(Invalidate) && r.Has(Suspect) && doubt == unproven:
+		return p.askAgain(a, r, nowUS)
 	case r.Has(Invalidate) && r.Has(Suspect) && doubt != "":
 		return p.park(a, doubt, nowUS)
 	case r.Has(Invalidate):
@@ -60,6 +62,24 @@ func decide(a attempt, r Result, nowUS int64, p policy, doubt string) step {
 	if s.fate == retry {
 		s.outcome = r.Outcome
 	}
+	return s
+}
+
+// unprovenTries is how often a token is called bad, where nothing proves the credentials, before its send ends.
+const unprovenTries = 3
+
+// askAgain tries a send later whose token is called bad under credentials that have not brought anything to anybody: they, or the
+// environment, may be what is wrong. The last time the send ends, and its token stays.
+func (p policy) askAgain(a attempt, r Result, nowUS int64) step {
+	ended := step{fate: finish, outcome: tokenInvalid, reason: r.Reason}
+	if a.made >= unprovenTries {
+		return ended
+	}
+	s := p.again(a, r.Reason, p.delay(a, r), nowUS)
+	if s.fate == finish {
+		return ended
+	}
+	s.outcome = tokenInvalid
 	return s
 }
 

@@ -2,7 +2,6 @@ package senders
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/campanile-push/campanile/schemas"
@@ -185,66 +184,5 @@ func TestHopsOfASendDiffer(t *testing.T) {
 	}
 	if again := hop(id, 1, &source{1, 5}); again != hop(id, 1, &source{1, 5}) {
 		t.Error("want the same hop twice")
-	}
-}
-
-func TestPacerHoldsTheRateHalvesItAndRises(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		p := newPacer(1000)
-		perSecond := func() (n int) {
-			for range 1000 {
-				for p.take(time.Now().UnixMicro()) {
-					n++
-				}
-				time.Sleep(time.Millisecond) //nolint:forbidigo // the bubble's clock
-			}
-			return n
-		}
-		perSecond()
-		if n := perSecond(); n < 950 || n > 1050 {
-			t.Errorf("want about 1000 a second, got %d", n)
-		}
-		p.observe(Result{Verdict: Verdict{throttled, SlowDown}}, time.Now().UnixMicro())
-		p.observe(Result{Verdict: Verdict{throttled, SlowDown}}, time.Now().UnixMicro())
-		if n := perSecond(); n < 450 || n > 600 {
-			t.Errorf("want about 500 a second after a burst of 429, got %d", n)
-		}
-		time.Sleep(20 * time.Second) //nolint:forbidigo // the bubble's clock
-		if n := perSecond(); n < 950 {
-			t.Errorf("want the old rate back, got %d", n)
-		}
-		p.observe(Result{Verdict: Verdict{throttled, SlowDown}, RetryAfter: 5 * time.Second}, time.Now().UnixMicro())
-		if now := time.Now().UnixMicro(); p.take(now) || p.wait(now, 0) < 5*second {
-			t.Error("want a pause of 5 s")
-		}
-		first, next := p.reserve(time.Now().UnixMicro(), 5*second), p.reserve(time.Now().UnixMicro(), 5*second)
-		if next-first < second/1000 {
-			t.Errorf("want turns at the rate, got %d µs apart", next-first)
-		}
-	})
-}
-
-func TestUnavailableInARowMakesLongerPauses(t *testing.T) {
-	t.Parallel()
-	var p pacer
-	now, down := second, Result{Verdict: Verdict{unavailable, 0}}
-	for range downAfter - 1 {
-		if p.observe(down, now) {
-			t.Fatal("want no pause yet")
-		}
-	}
-	for _, want := range []int64{1, 2, 4, 8, 16, 30, 30} {
-		if !p.observe(down, now) || p.pausedUntilUS-now != want*second {
-			t.Fatalf("want a pause of %d s, got %d µs", want, p.pausedUntilUS-now)
-		}
-		if p.observe(down, now) {
-			t.Fatal("want answers during a pause to add nothing")
-		}
-		now = p.pausedUntilUS
-	}
-	p.observe(Result{Verdict: Verdict{accepted, 0}}, now)
-	if p.failures != 0 || p.pause != 0 {
-		t.Error("want an answer to end it")
 	}
 }

@@ -38,6 +38,8 @@ type flight struct {
 	request  Request
 	attempt  attempt
 	answer   Result // zero value: no attempt was made
+	limit    Limit  // what held it back
+	apart    bool   // its token is in doubt
 	doubt    string // why bad-token answers of its app are not believed; "": they are
 	step     step
 	say      func(out *schemas.Out) // f.tell, bound once
@@ -90,6 +92,11 @@ func (f *flight) load(r *schemas.Record) error {
 
 // first reports whether nothing was said of this send before.
 func (f *flight) first() bool { return f.send.Source == nil }
+
+// doubtful reports whether the provider called the token bad and was not believed.
+func (f *flight) doubtful() bool {
+	return f.send.LastOutcome == tokenInvalid || f.send.LastReason == tokenFlood
+}
 
 // aim sets what the content's owner knows: a broadcast, or the send itself.
 func (f *flight) aim(b *broadcast) {
@@ -154,6 +161,7 @@ func (f *flight) tellFinished(out *schemas.Out, hash uint64) {
 	e.Outcome, e.Reason, e.Attempt = f.step.outcome, f.step.reason, f.attempt.made
 	e.RequestedAtUs, e.FinishedAtUs, e.LatencyUs = f.requestedUS, f.s.nowUS(), f.answer.LatencyUS
 	e.Source, e.Generation, e.First = &f.source, f.done.Generation(), f.first()
+	e.LimitedBy = f.limit
 	out.DeliveryFinished(f.partition, hash, e)
 	if f.step.asOfUS == 0 {
 		return
@@ -176,7 +184,10 @@ func (f *flight) tellAttempted(out *schemas.Out, hash uint64, made bool) {
 	if made {
 		e.Attempt, e.AttemptedAtUs = f.attempt.made, f.attempt.beganUS
 	}
-	e.Source, e.Generation = &f.source, f.done.Generation()
+	e.Source, e.Generation, e.LimitedBy = &f.source, f.done.Generation(), f.limit
+	if made {
+		e.LimitedBy = limitOf(f.answer.Verdict)
+	}
 	out.DeliveryAttempted(f.partition, hash, e)
 }
 
@@ -186,6 +197,6 @@ func (f *flight) clear() {
 	f.send.Reset()
 	f.request.APNS, f.request.FCM, f.request.Token = nil, nil, ""
 	f.device, f.answer, f.step, f.attempt = schemas.Device{}, Result{}, step{}, attempt{}
-	f.cancelled, f.probe, f.doubt = false, false, ""
+	f.cancelled, f.probe, f.apart, f.doubt, f.limit = false, false, false, "", limitNone
 	f.requestedUS, f.expiresUS = 0, 0
 }

@@ -14,12 +14,18 @@ type metrics struct {
 	finished  [16]prometheus.Counter // by outcome
 	attempted [16]prometheus.Counter
 	moved     [schemas.Tiers + 1]prometheus.Counter
+	putOff    [limits]prometheus.Counter // by what held it back
+	limited   [limits]prometheus.Gauge
+	room      prometheus.Gauge
 	latency   prometheus.Observer
 	inFlight  prometheus.Gauge
 	queued    prometheus.Gauge
 	parked    prometheus.Gauge
 	repeats   prometheus.Counter
 }
+
+// limits is one more than the greatest Limit.
+const limits = limitParked + 1
 
 var tierWords = [schemas.Tiers + 1]string{"0", "1", "2", "3", "4"}
 
@@ -28,7 +34,12 @@ func newMetrics(r prometheus.Registerer, t schemas.Transport, lane schemas.Lane)
 	finished := vec(r, "campanile_sender_finished_total", "Sends that ended, by outcome.", labels, "outcome")
 	attempted := vec(r, "campanile_sender_attempts_total", "Answers of the provider, by outcome.", labels, "outcome")
 	moved := vec(r, "campanile_sender_moved_total", "Sends moved to a tier of retries; tier 4 holds those of parked apps.", labels, "tier")
+	putOff := vec(r, "campanile_sender_put_off_total", "Sends moved to a tier without an attempt, by what held them back.", labels, "limit")
+	limited := register(r, prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "campanile_sender_limited_apps", Help: "Apps whose sends wait, by what holds them back.", ConstLabels: labels,
+	}, []string{"limit"}))
 	m := &metrics{
+		room: gauge(r, "campanile_sender_in_flight_limit", "Pushes that the apps at work may have in flight, as their providers' latency allows.", labels),
 		latency: register(r, prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "campanile_sender_latency_seconds", Help: "Time to the provider's answer.", ConstLabels: labels,
 			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 12), // 1 ms to 24 s; pushes end after 15 s
@@ -43,6 +54,9 @@ func newMetrics(r prometheus.Registerer, t schemas.Transport, lane schemas.Lane)
 	for number := range pushv1.Outcome_name {
 		m.finished[number] = finished.WithLabelValues(pushv1.Outcome(number).Word())
 		m.attempted[number] = attempted.WithLabelValues(pushv1.Outcome(number).Word())
+	}
+	for limit := limitNone + 1; limit < limits; limit++ {
+		m.putOff[limit], m.limited[limit] = putOff.WithLabelValues(limit.Word()), limited.WithLabelValues(limit.Word())
 	}
 	for tier := range m.moved {
 		m.moved[tier] = moved.WithLabelValues(tierWords[tier])

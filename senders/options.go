@@ -35,12 +35,15 @@ type Options struct {
 	Tiers []time.Duration
 	// MaxAge is how long a message without an expiry is tried: 24 h.
 	MaxAge time.Duration
-	// Window is the number of pushes in flight over all apps: 2,000. One app gets at most half of it while it is alone, and
-	// less where there are others.
+	// Window is the most pushes in flight over all apps: 4,000. One app gets at most half of it while it is alone, and less where
+	// there are others; and fewer while its provider answers late.
 	Window int
-	// Rate is an app's limit in pushes a second: for FCM 10,000, which is its default quota; for APNs, which has none, no limit.
+	// Rate is an app's limit in this sender, in pushes a second: none.
 	Rate float64
-	// MaxWait is how long a send may wait in memory for its turn; what would wait longer goes to a tier: 2 s.
+	// Quotas are shared by the senders of a transport's lanes. Nil: its own, and without Rate that of an FCM project is 10,000.
+	Quotas *Quotas
+	// MaxWait is how long a send may wait in memory for its turn; what would wait longer goes to a tier: 2 s on the direct lane;
+	// 15 s on the bulk lane, where the routers keep what is ahead small.
 	MaxWait time.Duration
 	// FloodLeast and FloodShare say when a minute's bad-token answers are a sign of wrong credentials: at least 20, and more
 	// than half of all answers.
@@ -78,12 +81,19 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	setDefault(&o.MaxAge, 24*time.Hour)
-	setDefault(&o.Window, 2000)
+	setDefault(&o.Window, 4000)
+	if o.Lane == schemas.Bulk {
+		setDefault(&o.MaxWait, 15*time.Second)
+	}
 	setDefault(&o.MaxWait, 2*time.Second)
 	setDefault(&o.FloodLeast, floodLeast)
 	setDefault(&o.FloodShare, floodShare)
-	if o.Transport == schemas.FCM {
-		setDefault(&o.Rate, fcmRate)
+	if o.Quotas == nil {
+		quotas := QuotaOptions{}
+		if o.Transport == schemas.FCM && o.Rate <= 0 {
+			quotas.Rate = FCMQuota
+		}
+		o.Quotas = NewQuotas(quotas)
 	}
 	return o, nil
 }

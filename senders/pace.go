@@ -2,33 +2,83 @@ package senders
 
 import "time"
 
-// The pacer's constants. FCM's default quota is 600,000 messages a minute and project (Google, "Throttling and quotas").
+// FCMQuota is the default quota of an FCM project in pushes a second: 600,000 messages a minute (Google, "Throttling and quotas").
+const FCMQuota = 10_000
+
+// The pacer's constants.
 const (
-	fcmRate      = 10_000 // pushes a second and project
-	startRate    = 1_000  // of an app that had no limit until its provider set one
+	startRate    = 1_000 // of an app that had no limit until its provider set one
 	leastRate    = 1
-	rise         = 0.05 // of the limit, a second, after a fall
-	downAfter    = 20   // unavailable answers in a row
+	rise         = 0.05  // of the limit, a second, after a fall
+	slowRise     = 0.005 // near the rate that was refused last
+	downAfter    = 20    // unavailable answers in a row
 	leastPause   = time.Second
 	longestPause = 30 * time.Second
+	rampStart    = 0.05 // of the limit: what may start at once after a silence
 )
 
-// pacer holds an app to a rate: a token bucket that halves when the provider says so and rises again slowly, and a pause where
-// the provider asked for one or cannot be reached. The zero pacer lets everything through. Times are Unix microseconds.
+// When 429 answers are a sign that the rate is too high, and not one device's own limit, which FCM reports with the same code:
+// three in a row, or a twentieth of a second's answers and three at least.
+const (
+	refusalsInARow = 3
+	refusalShare   = 0.05
+)
+
+// pacer holds pushes to a rate: a token bucket whose rate falls with the share of answers that refuse it and rises again slowly, and
+// a pause where the provider asked for one or cannot be reached. The zero pacer lets everything through. Times are Unix
+// microseconds.
 type pacer struct {
 	limit, rate float64 // pushes a second; zero: none
 	tokens      float64
 	filledUS    int64
-	loweredUS   int64
+
+	ramp    float64 // seconds from nothing to the limit after a silence; zero: at once
+	warm    float64 // pushes a second that the ramp allows
+	pressed bool    // a push had to wait since the last filling
+
+	answers, refused int // of this second
+	secondUS         int64
+	inARow           int     // refusals
+	loweredUS        int64   // zero: never
+	refusedAt        float64 // the rate that was too high
 
 	slotUS        int64 // the turn of the last send that was put off
 	pausedUntilUS int64
-	pauseReason   string
+	pausedBy      Limit
 	failures      int // unavailable answers in a row
 	pause         time.Duration
 }
 
 func newPacer(limit float64) pacer { return pacer{limit: limit, rate: limit, tokens: limit / 10} }
+
+// ramped makes a pacer rise from a twentieth to its limit over so long, after a silence as at the start (Google: 60 s at least).
+func (p pacer) ramped(over time.Duration) pacer {
+	if over > 0 && p.limit > 0 {
+		p.ramp, p.warm = over.Seconds(), p.limit*rampStart
+		p.tokens = p.warm / 10
+	}
+	return p
+}
+
+// setLimit changes the limit; what was learnt keeps its proportion to it.
+func (p *pacer) setLimit(limit float64) {
+	limit = max(limit, leastRate)
+	if p.limit > 0 {
+		scale := limit / p.limit
+		p.rate, p.warm, p.refusedAt = max(p.rate*scale, leastRate), p.warm*scale, p.refusedAt*scale
+	} else {
+		p.rate = limit
+	}
+	p.limit = limit
+}
+
+// now is the rate in force, pushes a second; zero: none.
+func (p *pacer) now() float64 {
+	if p.ramp > 0 && p.warm < p.rate {
+		return max(p.warm, leastRate)
+	}
+	return p.rate
+}
 
 // fill adds what has come since the last time. A bucket holds a tenth of a second's worth.
 func (p *pacer) fill(nowUS int64) {
@@ -38,9 +88,39 @@ func (p *pacer) fill(nowUS int64) {
 	}
 	p.filledUS = nowUS
 	if p.rate < p.limit {
-		p.rate = min(p.limit, p.rate+elapsed*p.limit*rise)
+		p.climb(elapsed)
 	}
-	p.tokens = min(p.tokens+elapsed*p.rate, max(p.rate/10, 1))
+	if p.ramp > 0 {
+		busy := 0.0
+		if p.pressed { // who waits looks again within a second
+			busy = min(elapsed, 1)
+		}
+		p.warm += (2*busy - elapsed) * p.limit / p.ramp
+		p.warm = min(max(p.warm, p.limit*rampStart), p.limit)
+	}
+	p.pressed = false
+	rate := p.now()
+	p.tokens = min(p.tokens+elapsed*rate, max(rate/10, 1))
+}
+
+// climb raises the rate: slowly around the one that was refused last, so that a quota below our limit is met seldom.
+func (p *pacer) climb(elapsed float64) {
+	for elapsed > 0 && p.rate < p.limit {
+		speed, to := rise*p.limit, p.limit
+		switch low, high := 0.9*p.refusedAt, 1.1*p.refusedAt; {
+		case p.rate < low:
+			to = low
+		case p.rate < high:
+			speed, to = slowRise*p.limit, high
+		}
+		to = min(to, p.limit)
+		need := (to - p.rate) / speed
+		if need > elapsed {
+			p.rate += speed * elapsed
+			return
+		}
+		p.rate, elapsed = to, elapsed-need
+	}
 }
 
 // take reports whether one more push may start now.
@@ -51,21 +131,43 @@ func (p *pacer) take(nowUS int64) bool {
 	if p.rate == 0 {
 		return true
 	}
-	p.fill(nowUS)
+	if p.tokens < 1 || nowUS-p.filledUS > 1000 { // a millisecond's worth at a time is even enough
+		p.fill(nowUS)
+	}
 	if p.tokens < 1 {
+		p.pressed = true
 		return false
 	}
 	p.tokens--
 	return true
 }
 
-// wait is how long a push behind queued others would wait, in microseconds.
+// giveBack returns what take took.
+func (p *pacer) giveBack() {
+	if p.rate > 0 {
+		p.tokens++
+	}
+}
+
+// wait is how long a push behind queued others would wait, in microseconds. A ramp goes on rising meanwhile.
 func (p *pacer) wait(nowUS int64, queued int) int64 {
 	wait := max(p.pausedUntilUS-nowUS, 0)
-	if p.rate > 0 {
-		wait += int64(max(float64(queued+1)-p.tokens, 0) / p.rate * 1e6)
+	if p.rate == 0 {
+		return wait
 	}
-	return wait
+	need := max(float64(queued+1)-p.tokens, 0)
+	rate := p.now()
+	if p.ramp > 0 && rate < p.rate {
+		// need = rate·t + slope·t²/2 while it rises, for as long as the rise takes.
+		slope := p.limit / p.ramp
+		top := (p.rate - rate) / slope
+		risen := (rate + p.rate) / 2 * top
+		if need > risen {
+			return wait + int64((top+(need-risen)/p.rate)*1e6)
+		}
+		return wait + int64(solveRise(rate, slope, need)*1e6)
+	}
+	return wait + int64(need/rate*1e6)
 }
 
 // longestWait bounds a turn: the rate may rise meanwhile.
@@ -75,24 +177,28 @@ const longestWait = int64(15 * time.Minute / time.Microsecond)
 // rate, not all at once.
 func (p *pacer) reserve(nowUS, least int64) int64 {
 	p.slotUS = max(p.slotUS, nowUS+least)
-	if p.rate > 0 {
-		p.slotUS += int64(1e6 / p.rate)
+	if rate := p.now(); rate > 0 {
+		p.slotUS += int64(1e6 / rate)
 	}
 	p.slotUS = min(p.slotUS, nowUS+max(longestWait, least))
 	return p.slotUS - nowUS
 }
 
-// observe learns from an answer, and reports whether a pause began.
-func (p *pacer) observe(r Result, nowUS int64) bool {
-	if r.Has(SlowDown) {
-		p.failures = 0
-		p.lower(nowUS)
-		if r.RetryAfter > 0 {
-			p.stop(nowUS, r.RetryAfter, "throttled")
-			return true
-		}
-		return false
+// rated learns about the rate from the answer to a push that began at beganUS, and reports whether a pause began.
+func (p *pacer) rated(r Result, beganUS, nowUS int64) bool {
+	if nowUS-p.secondUS > time.Second.Microseconds() {
+		p.secondUS, p.answers, p.refused = nowUS, 0, 0
 	}
+	p.answers++
+	if r.Has(SlowDown) {
+		return p.slowDown(r, beganUS, nowUS)
+	}
+	p.inARow = 0
+	return false
+}
+
+// reached learns from an answer whether the provider can be reached, and reports whether a pause began.
+func (p *pacer) reached(r Result, nowUS int64) bool {
 	if r.Outcome != unavailable {
 		p.failures, p.pause = 0, 0
 		return false
@@ -102,47 +208,63 @@ func (p *pacer) observe(r Result, nowUS int64) bool {
 		return false
 	}
 	p.pause = min(max(2*p.pause, leastPause), longestPause)
-	p.stop(nowUS, max(p.pause, min(r.RetryAfter, longestPause)), "provider_unavailable")
+	p.stop(nowUS, max(p.pause, min(r.RetryAfter, longestPause)), limitUnavailable)
 	return true
 }
 
-// lower halves the rate, at most once a second: the answers of one burst are one sign.
-func (p *pacer) lower(nowUS int64) {
-	if nowUS-p.loweredUS < time.Second.Microseconds() {
-		return
+// slowDown weighs one refusal, and reports whether a pause began. What began before the rate fell last says nothing new.
+func (p *pacer) slowDown(r Result, beganUS, nowUS int64) bool {
+	if p.loweredUS > 0 && beganUS <= p.loweredUS {
+		return false
 	}
-	p.loweredUS = nowUS
+	p.refused++
+	p.inARow++
+	share := float64(p.refused) / float64(p.answers)
+	switch {
+	case p.refused >= refusalsInARow && share >= refusalShare:
+	case p.inARow >= refusalsInARow:
+		share = 1
+	default:
+		return false
+	}
+	p.lower(nowUS, 1-share)
+	if r.RetryAfter <= 0 {
+		return false
+	}
+	p.stop(nowUS, r.RetryAfter, limitThrottled)
+	return true
+}
+
+// lower cuts the rate to what was taken of it, and a little more: to a tenth at least, and by a fifth.
+func (p *pacer) lower(nowUS int64, taken float64) {
 	if p.rate == 0 {
 		p.limit, p.rate = startRate, startRate
 	}
-	p.rate = max(p.rate/2, leastRate)
+	if p.ramp > 0 {
+		p.rate = min(p.rate, max(p.warm, leastRate)) // what was in force
+	}
+	p.refusedAt = p.rate
+	p.rate = max(p.rate*min(max(0.9*taken, 0.1), 0.8), leastRate)
+	p.tokens = min(p.tokens, 1)
+	p.loweredUS, p.answers, p.refused, p.inARow = nowUS, 0, 0, 0
 }
 
-func (p *pacer) stop(nowUS int64, wait time.Duration, reason string) {
+func (p *pacer) stop(nowUS int64, wait time.Duration, why Limit) {
 	p.pausedUntilUS = max(p.pausedUntilUS, nowUS+wait.Microseconds())
-	p.pauseReason = reason
+	p.pausedBy = why
 }
 
-// flood counts bad-token answers by the minute, in one app.
-type flood struct {
-	sinceUS           int64
-	answers, suspects int
-}
-
-// Defaults of Options: what counts as a flood.
-const (
-	floodLeast = 20
-	floodShare = 0.5
-)
-
-// observe reports whether, this minute, so many answers call tokens bad that credentials or environment must be.
-func (f *flood) observe(suspect bool, nowUS int64, least int, share float64) bool {
-	if nowUS-f.sinceUS > time.Minute.Microseconds() {
-		*f = flood{sinceUS: nowUS}
+// why says what holds the pacer's pushes back now; limitNone: nothing.
+func (p *pacer) why(nowUS int64) Limit {
+	switch {
+	case nowUS < p.pausedUntilUS:
+		return p.pausedBy
+	case p.rate == 0:
+		return limitNone
+	case p.rate < p.limit && (p.ramp == 0 || p.rate <= p.warm):
+		return limitThrottled
+	case p.ramp > 0 && p.warm < p.limit:
+		return limitRamp
 	}
-	f.answers++
-	if suspect {
-		f.suspects++
-	}
-	return f.suspects >= least && float64(f.suspects) > share*float64(f.answers)
+	return limitQuota
 }

@@ -25,8 +25,9 @@ type departure struct {
 
 type held struct {
 	f      *flight
-	reason string
-	waitUS int64 // negative: parked
+	by     Limit
+	reason string // of limitParked: the account's
+	waitUS int64
 }
 
 // inbox is where providers leave their answers: a goroutine of theirs, which many pushes need, does no more than that. What came while
@@ -76,8 +77,29 @@ func (s *Sender) pumpOn() {
 		s.mu.Lock()
 		s.metrics.inFlight.Set(float64(s.inFlight))
 		s.metrics.queued.Set(float64(s.queued))
+		s.watch(s.nowUS())
 		s.mu.Unlock()
 	}
+}
+
+// watch sets the gauges of what holds apps back, once a second at most; Sender.mu is held.
+func (s *Sender) watch(now int64) {
+	if now-s.watchedUS < time.Second.Microseconds() {
+		return
+	}
+	s.watchedUS = now
+	var counts [limits]int
+	room := 0
+	for _, a := range s.accounts {
+		counts[a.limitNow()]++
+		if a.inFlight > 0 {
+			room += min(a.limit, a.gradient.now())
+		}
+	}
+	for limit := limitNone + 1; limit < limits; limit++ {
+		s.metrics.limited[limit].Set(float64(counts[limit]))
+	}
+	s.metrics.room.Set(float64(room))
 }
 
 // act does what look found, and reports whether there was anything.
@@ -96,10 +118,10 @@ func (s *Sender) act(r *round) bool {
 		d.p.Push(d.f.ctx, &d.f.request, s.answered)
 	}
 	for _, h := range r.put {
-		if h.waitUS < 0 {
+		if h.by == limitParked {
 			s.park(h.f, h.reason)
 		} else {
-			s.putOff(h.f, h.reason, h.waitUS)
+			s.putOff(h.f, h.by, h.waitUS)
 		}
 	}
 	for _, f := range r.drop {
@@ -135,12 +157,15 @@ func (s *Sender) look(r *round) {
 			idle++
 		case tooFast:
 			idle++
-			at := now + max(a.pace.wait(now, 0), 1000) // a millisecond at least: no spinning
+			at := now + max(a.wait(now, 0), 1000) // a millisecond at least: no spinning
 			if wake == 0 || at < wake {
 				wake = at
 			}
 		}
 		s.turn++
+	}
+	if s.inFlight >= s.options.Window && len(s.ring) > 0 {
+		s.ring[s.turn%len(s.ring)].held = limitWindow
 	}
 	s.wakeAt(wake, now)
 }
@@ -156,61 +181,108 @@ const (
 
 // try starts one send of an account; Sender.mu is held.
 func (s *Sender) try(a *account, r *round, now int64) tried {
-	if a.queue.len() == 0 {
-		return emptied
-	}
-	if left := a.pace.pausedUntilUS - now; left > s.options.MaxWait.Microseconds() {
-		s.empty(a, r, a.pace.pauseReason, left)
+	if a.waiting() == 0 {
+		a.held = limitNone
 		return emptied
 	}
 	if a.parked && !s.probing(a) {
-		s.empty(a, r, a.reason, -1)
+		s.empty(a, r, limitParked, 0)
 		return emptied
 	}
-	if f := a.queue.items[a.queue.head]; f.ctx.Err() != nil || !f.done.MayPush() {
-		s.queued--
-		r.drop = append(r.drop, a.queue.pop())
-		return went
-	}
 	if s.closed || a.inFlight >= s.share() {
+		a.held = limitWindow
 		return stuck
 	}
-	if a.provider == nil {
+	if a.provider == nil || a.apart.provider == nil && a.apart.queue.len() > 0 {
 		if !slices.Contains(r.open, a) {
 			r.open = append(r.open, a)
 		}
 		return stuck
 	}
-	if a.inFlight >= a.limit {
-		return stuck
+	f, state := s.next(a, r)
+	if f == nil {
+		return state
 	}
-	if !a.pace.take(now) {
+	if !a.take(now) {
+		if left := a.paused(now); left > s.options.MaxWait.Microseconds() {
+			s.empty(a, r, a.why(now), left)
+			return emptied
+		}
+		a.held = a.why(now)
 		return tooFast
 	}
-	f := a.queue.pop()
+	f.limit = a.held
 	s.queued--
 	s.inFlight++
 	a.inFlight++
 	if a.inFlight == 1 {
 		s.busy++
 	}
-	r.start = append(r.start, departure{f, a.provider})
+	if f.apart {
+		a.apart.queue.pop()
+		a.apart.inFlight++
+		r.start = append(r.start, departure{f, a.apart.provider})
+	} else {
+		a.queue.pop()
+		r.start = append(r.start, departure{f, a.provider})
+	}
 	return went
+}
+
+// next is the send that may go next, and stays in its queue; nil where none may, and what that comes to. Sender.mu is held.
+func (s *Sender) next(a *account, r *round) (f *flight, state tried) {
+	room := a.apart.inFlight < mostApart
+	switch {
+	case room && a.apart.queue.len() > 0:
+		f = a.apart.queue.items[a.apart.queue.head]
+	case a.queue.len() == 0:
+		a.held = limitLatency
+		return nil, stuck
+	case a.inFlight >= a.limit:
+		a.held = limitWindow
+		return nil, stuck
+	case a.inFlight >= a.gradient.now():
+		a.held, a.gradient.pressed = limitLatency, true
+		return nil, stuck
+	default:
+		f = a.queue.peek()
+	}
+	if f.ctx.Err() == nil && f.done.MayPush() {
+		return f, went
+	}
+	s.queued--
+	if f.apart {
+		r.drop = append(r.drop, a.apart.queue.pop())
+	} else {
+		r.drop = append(r.drop, a.queue.pop())
+	}
+	return nil, went
 }
 
 // probing reports whether the queue of a parked account is its one probe.
 func (s *Sender) probing(a *account) bool {
-	return a.queue.len() == 1 && a.queue.items[a.queue.head].probe
+	switch {
+	case a.waiting() != 1:
+		return false
+	case a.queue.len() == 1:
+		return a.queue.peek().probe
+	}
+	return a.apart.queue.items[a.apart.queue.head].probe
 }
 
 // empty takes a whole queue out; Sender.mu is held.
-func (s *Sender) empty(a *account, r *round, reason string, waitUS int64) {
-	for a.queue.len() > 0 {
+func (s *Sender) empty(a *account, r *round, by Limit, waitUS int64) {
+	a.held = limitNone
+	for a.waiting() > 0 {
 		s.queued--
-		f := a.queue.pop()
-		h := held{f, reason, waitUS}
-		if waitUS >= 0 {
-			h.waitUS = a.pace.reserve(s.nowUS(), waitUS)
+		h := held{by: by, reason: a.reason}
+		if a.queue.len() > 0 {
+			h.f = a.queue.pop()
+		} else {
+			h.f = a.apart.queue.pop()
+		}
+		if by != limitParked {
+			h.waitUS = a.reserve(s.nowUS(), waitUS)
 		}
 		r.put = append(r.put, h)
 	}
@@ -246,35 +318,58 @@ func (s *Sender) wakeAt(at, now int64) {
 func (s *Sender) openProvider(a *account) {
 	s.mu.Lock()
 	c, ok := s.credentials[a.app]
+	apart := a.provider != nil
 	s.mu.Unlock()
 	var p Provider
 	err := fmt.Errorf("%w: none are set", ErrCredentials)
 	if ok {
-		p, err = s.openAccount(a.place, c)
+		p, err = s.openAccount(a.place, c, apart)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
 		s.parkAccount(a, "credentials_unusable", s.nowUS())
 		s.log.Error("credentials cannot be used: the app is parked until they are replaced", "app", a.app, "error", err)
-		for i := a.queue.head; i < len(a.queue.items); i++ {
-			a.queue.items[i].probe = false
+		a.queue.each(func(f *flight) { f.probe = false })
+		for _, f := range a.apart.queue.items[a.apart.queue.head:] {
+			f.probe = false
 		}
 		return
 	}
-	if s.closed || s.credentials[a.app].id != c.id || a.provider != nil { // changed meanwhile: the next round opens them
+	if s.closed || s.credentials[a.app].id != c.id { // changed meanwhile: the next round opens them
 		s.running.Go(func() { _ = p.Close() })
 		return
 	}
-	a.provider, a.limit = p, max(p.Limit(), 1)
+	if apart {
+		a.apart.provider = p
+		return
+	}
+	a.provider, a.limit, a.proven, a.gradient = p, max(p.Limit(), 1), false, gradient{}
+	s.draw(a)
 }
 
-func (s *Sender) openAccount(at place, c sealed) (Provider, error) {
+// projector is a Provider whose pushes count against the quota of a project, together with those of others.
+type projector interface{ Project() string }
+
+// draw finds the quotas that an account's pushes are taken from; Sender.mu is held.
+func (s *Sender) draw(a *account) {
+	a.quotas = a.quotas[:0]
+	if q := s.options.Quotas.ofApp(a.app); q != nil {
+		a.quotas = append(a.quotas, q)
+	}
+	if p, ok := a.provider.(projector); ok {
+		if q := s.options.Quotas.ofProject(p.Project()); q != nil {
+			a.quotas = append(a.quotas, q)
+		}
+	}
+}
+
+func (s *Sender) openAccount(at place, c sealed, apart bool) (Provider, error) {
 	plain, err := s.options.Keyring.Open(c.envelope, at.app, s.options.Transport.Word())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCredentials, err)
 	}
-	account := Account{App: at.app, Environment: at.env, CredentialsID: c.id}
+	account := Account{App: at.app, Environment: at.env, CredentialsID: c.id, Apart: apart}
 	if s.options.Transport == schemas.APNS {
 		account.APNS = &pushv1.ApnsCredentials{}
 		err = account.APNS.UnmarshalVT(plain)
@@ -315,6 +410,9 @@ func (s *Sender) settle(answers []*flight) {
 		if a.inFlight == 0 {
 			s.busy--
 		}
+		if f.apart {
+			a.apart.inFlight--
+		}
 		switch {
 		case !f.answer.NoAttempt:
 			f.doubt = s.learn(a, f, f.answer, now)
@@ -343,12 +441,14 @@ func (s *Sender) settle(answers []*flight) {
 // learn draws from an answer what concerns the whole app, and says why its bad-token answers are in doubt ("": they are not);
 // Sender.mu is held.
 func (s *Sender) learn(a *account, f *flight, answer Result, now int64) (doubt string) {
-	if f.provider != a.provider {
+	if f.provider != a.provider && f.provider != a.apart.provider {
 		return "" // credentials that were replaced meanwhile: nothing about the new ones
 	}
-	if a.pace.observe(answer, now) {
-		s.log.Warn("pushes pause", "app", a.app, "reason", a.pace.pauseReason,
-			"seconds", (a.pace.pausedUntilUS-now)/1e6)
+	if a.learn(answer, f.attempt.beganUS, now) {
+		s.log.Warn("pushes pause", "app", a.app, "reason", a.why(now).Word(), "seconds", a.paused(now)/1e6)
+	}
+	if !f.apart {
+		a.gradient.observe(answer, now, min(a.limit, s.options.Window))
 	}
 	if answer.Has(Park) {
 		if !a.parked {
@@ -362,10 +462,15 @@ func (s *Sender) learn(a *account, f *flight, answer Result, now int64) (doubt s
 			"app", a.app, "answers", a.flood.answers, "bad", a.flood.suspects)
 	}
 	sound := answer.Outcome == accepted || answer.Has(Invalidate) && !answer.Has(Suspect)
+	a.proven = a.proven || sound
 	if a.parked && f.probe && sound {
 		a.unpark()
 		s.metrics.parked.Dec()
+		s.recheck.free(now)
 		s.log.Info("app is no longer parked: a probe went through", "app", a.app)
+	}
+	if a.reason == "" && !a.proven {
+		return unproven
 	}
 	return a.reason
 }

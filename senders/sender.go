@@ -26,6 +26,8 @@ type Sender struct {
 	started  *memory // hops of the last minutes
 	finished *memory // sends that takeovers found finished
 
+	recheck recheck // of parked sends
+
 	life    context.Context //nolint:containedctx // ends with Close: the goroutines below outlive the calls that start them
 	end     context.CancelFunc
 	running sync.WaitGroup
@@ -41,6 +43,8 @@ type Sender struct {
 	inFlight    int
 	busy        int // accounts with pushes in flight
 	queued      int
+	devices     *devices // nil: the provider has no limit for each that we know of
+	watchedUS   int64    // when the gauges of limits were last set
 	closed      bool
 	alarm       *time.Timer // wakes the pump when the first rate allows
 	alarmUS     int64
@@ -66,6 +70,10 @@ func New(o Options) (*Sender, error) {
 		credentials: map[string]sealed{},
 		accounts:    map[place]*account{},
 		wake:        make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
+	}
+	s.recheck.baseUS = s.policy.tiers[schemas.ParkedTier-1]
+	if o.Transport == schemas.FCM && o.Lane == schemas.Direct { // a broadcast has one push for a device
+		s.devices = newDevices()
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.flights.New = func() any { return newFlight(s) }
@@ -109,6 +117,9 @@ func (s *Sender) NotBefore(r schemas.Record) int64 {
 	var e pushv1.SendRequested
 	if r.Into(&e) != nil {
 		return 0
+	}
+	if where.Tier == schemas.ParkedTier {
+		return s.recheck.due(r.TimeUS, e.NotBeforeUs, s.nowUS())
 	}
 	return min(e.NotBeforeUs, r.TimeUS+s.policy.tiers[where.Tier-1])
 }
@@ -242,16 +253,23 @@ func (s *Sender) withAccount(f *flight, last bool) {
 	}
 	a := s.account(place{f.device.App, f.device.Environment})
 	f.account = a
-	switch wait := a.pace.wait(now, a.queue.len()); {
+	wait, forDevice := a.wait(now, a.queue.len()), int64(0)
+	if s.devices != nil && !a.parked && !s.tooLong(wait, a.queue.len()) {
+		forDevice = s.devices.wait(f.device.Token, now)
+	}
+	switch {
 	case a.parked && !a.mayProbe(now, s.options.Tiers[schemas.ParkedTier-1]):
 		reason := a.reason
 		s.mu.Unlock()
 		s.park(f, reason)
-	case wait > s.options.MaxWait.Microseconds():
-		reason := a.paceReason(now)
-		wait = a.pace.reserve(now, wait)
+	case s.tooLong(wait, a.queue.len()):
+		by := a.why(now)
+		wait = a.reserve(now, wait)
 		s.mu.Unlock()
-		s.putOff(f, reason, wait)
+		s.putOff(f, by, wait)
+	case forDevice > 0:
+		s.mu.Unlock()
+		s.putOff(f, limitDevice, forDevice)
 	default:
 		f.probe = a.parked
 		s.enqueue(f)
@@ -259,11 +277,12 @@ func (s *Sender) withAccount(f *flight, last bool) {
 	}
 }
 
-func (a *account) paceReason(nowUS int64) string {
-	if nowUS < a.pace.pausedUntilUS {
-		return a.pace.pauseReason
-	}
-	return "paced"
+// mostQueued bounds what an app that is held to a rate keeps in memory.
+const mostQueued = 32 << 10
+
+// tooLong reports whether a send is better off in a tier than here, behind queued others.
+func (s *Sender) tooLong(waitUS int64, queued int) bool {
+	return waitUS > s.options.MaxWait.Microseconds() || queued >= mostQueued && waitUS > 0
 }
 
 // account returns the state of a place; Sender.mu is held.
@@ -271,7 +290,8 @@ func (s *Sender) account(p place) *account {
 	a := s.accounts[p]
 	if a == nil {
 		p.app = strings.Clone(p.app) // it aliases a flight's buffer, and the map outlives that
-		a = &account{place: p, pace: newPacer(s.options.Rate)}
+		a = &account{place: p, lane: laneIndex(s.options.Lane), pace: newPacer(s.options.Rate)}
+		s.draw(a)
 		s.accounts[p] = a
 	}
 	return a
@@ -280,7 +300,11 @@ func (s *Sender) account(p place) *account {
 // enqueue puts f into its account's queue; Sender.mu is held.
 func (s *Sender) enqueue(f *flight) {
 	a := f.account
-	a.queue.push(f)
+	if f.apart = f.doubtful(); f.apart {
+		a.apart.queue.push(f)
+	} else {
+		a.queue.push(f)
+	}
 	s.queued++
 	s.metrics.queued.Set(float64(s.queued))
 	if !a.listed {
@@ -297,20 +321,23 @@ func (s *Sender) finish(f *flight, o schemas.Outcome, reason string) {
 
 // park moves a send to the tier of parked apps without an attempt.
 func (s *Sender) park(f *flight, reason string) {
+	f.limit = limitParked
 	f.step = s.policy.park(f.attempt, reason, s.nowUS())
 	s.complete(f)
 }
 
 // putOff moves a send to a tier without an attempt.
-func (s *Sender) putOff(f *flight, reason string, waitUS int64) {
+func (s *Sender) putOff(f *flight, by Limit, waitUS int64) {
 	spread := jitter(f.id, f.attempt.made, waitUS/4)
-	f.step = s.policy.again(f.attempt, reason, waitUS+spread, s.nowUS())
+	f.limit = by
+	f.step = s.policy.again(f.attempt, by.Word(), waitUS+spread, s.nowUS())
 	if f.step.fate == retry {
 		f.step.outcome = throttled
-		if reason == "provider_unavailable" {
+		if by == limitUnavailable {
 			f.step.outcome = unavailable
 		}
 	}
+	s.metrics.putOff[by].Inc()
 	s.complete(f)
 }
 
@@ -320,6 +347,9 @@ func (s *Sender) complete(f *flight) {
 		s.metrics.finished[f.step.outcome].Inc()
 	} else {
 		s.metrics.moved[f.step.tier].Inc()
+		if f.step.tier == schemas.ParkedTier {
+			s.recheck.count(s.nowUS())
+		}
 	}
 	f.done.Complete(f.offset, f.say)
 	s.free(f)
@@ -337,12 +367,14 @@ func (s *Sender) free(f *flight) {
 }
 
 // ApplyApps takes one record of the topic apps, in log order within a partition; tombstones included. It keeps the sealed
-// credentials of this sender's transport; a change takes hold at once and ends a parking. It returns schemas.ErrUnknownType or
+// credentials of this sender's transport, and the app's own rate; a change takes hold at once and ends a parking. It returns schemas.ErrUnknownType or
 // schemas.ErrMalformed, wrapped.
 func (s *Sender) ApplyApps(r schemas.Record) error {
 	if r.Tombstone() {
 		if app, kind, ok := bytes.Cut(r.Key, []byte{'/'}); ok && string(kind) == "credentials/"+s.options.Transport.Word() {
 			s.setCredentials(string(app), sealed{})
+		} else if ok && string(kind) == "config" {
+			s.setRate(string(app), 0)
 		}
 		return nil
 	}
@@ -350,11 +382,42 @@ func (s *Sender) ApplyApps(r schemas.Record) error {
 	if err != nil {
 		return fmt.Errorf("follow apps: %w", err)
 	}
-	if e, ok := event.(*pushv1.CredentialsSet); ok && e.Transport == s.options.Transport {
-		s.setCredentials(e.App, sealed{schemas.IDFrom(e.CredentialsId), e.Sealed})
-		s.pump()
+	switch e := event.(type) {
+	case *pushv1.CredentialsSet:
+		if e.Transport == s.options.Transport {
+			s.setCredentials(e.App, sealed{schemas.IDFrom(e.CredentialsId), e.Sealed})
+			s.pump()
+		}
+	case *pushv1.AppConfigured:
+		rate := e.ApnsRate
+		if s.options.Transport == schemas.FCM {
+			rate = e.FcmRate
+		}
+		s.setRate(e.App, rate)
 	}
 	return nil
+}
+
+// setRate sets an app's own rate; zero: none.
+func (s *Sender) setRate(app string, rate float64) {
+	s.options.Quotas.setApp(app, rate)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.accounts {
+		if a.app == app {
+			s.draw(a)
+		}
+	}
+	s.pump()
+}
+
+// Owns says how many of a topic's partitions this process owns: rates that are of a provider's project or of an app are split by
+// them. The runner calls it at each change. Until the first call the process counts as the only one.
+func (s *Sender) Owns(topic schemas.Topic, owned, partitions int) {
+	if where, ok := schemas.ParseSendTopic(topic); ok && partitions > 0 {
+		s.options.Quotas.owns(where, float64(owned)/float64(partitions))
+		s.pump()
+	}
 }
 
 func (s *Sender) setCredentials(app string, c sealed) {
@@ -376,18 +439,20 @@ func (s *Sender) setCredentials(app string, c sealed) {
 			s.metrics.parked.Dec()
 		}
 	}
+	s.recheck.free(s.nowUS())
 }
 
-// retire closes an account's provider once its pushes have ended; Sender.mu is held.
+// retire closes an account's providers once their pushes have ended; Sender.mu is held.
 func (s *Sender) retire(a *account) {
-	old := a.provider
-	a.provider = nil
-	if old == nil {
-		return
-	}
-	s.running.Go(func() {
-		if err := old.Close(); err != nil {
-			s.log.Warn("provider closed badly", "app", a.app, "error", err)
+	for _, p := range []*Provider{&a.provider, &a.apart.provider} {
+		old := *p
+		if *p = nil; old == nil {
+			continue
 		}
-	})
+		s.running.Go(func() {
+			if err := old.Close(); err != nil {
+				s.log.Warn("provider closed badly", "app", a.app, "error", err)
+			}
+		})
+	}
 }

@@ -591,8 +591,45 @@ func TestAFloodOfBadTokensKillsNoPhones(t *testing.T) {
 				}
 			}
 		}
-		if dead != 4 || parked != 46 {
-			t.Errorf("want 4 tokens dropped before the fifth raised the alarm, and 46 sends kept, got %d and %d", dead, parked)
+		if dead != 0 || parked != 50 {
+			t.Errorf("want no token dropped, and 50 sends kept, got %d and %d", dead, parked)
+		}
+	})
+}
+
+func TestABadTokenIsBelievedOnceTheCredentialsHaveServedSomebody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, schemas.Direct, nil)
+		defer b.sender.Close()
+		b.credentials("campus")
+		bad := apns(400, "BadDeviceToken")
+		b.provider.answer = bad
+		b.deliver(t.Context(), b.direct(0, "campus", "aa", nil))
+		synctest.Wait()
+		for at := range int64(2) { // nothing was ever taken: it may be the environment
+			back, e := b.retryOf(at, at+1)
+			if e.LastOutcome != pushv1.Outcome_OUTCOME_TOKEN_INVALID || e.LastReason != "BadDeviceToken" {
+				t.Errorf("want another try of a token in doubt, got %+v", e)
+			}
+			time.Sleep(time.Until(time.UnixMicro(b.sender.NotBefore(back)))) //nolint:forbidigo // the bubble's clock
+			b.deliver(t.Context(), back)
+			synctest.Wait()
+		}
+		if got := b.done.finished(2); got.Outcome != pushv1.Outcome_OUTCOME_TOKEN_INVALID || len(b.done.of(2)) != 1 {
+			t.Errorf("want an end after three tries that leaves the token alone, got %+v", b.done.of(2))
+		}
+		if n := len(b.opened); n != 2 || !b.opened[1].Apart || b.opened[0].Apart {
+			t.Errorf("want the tokens in doubt on a connection of their own, got %+v", b.opened)
+		}
+		b.provider.answer = yes
+		b.deliver(t.Context(), b.direct(10, "campus", "bb", nil))
+		synctest.Wait()
+		b.provider.answer = bad
+		b.deliver(t.Context(), b.direct(11, "campus", "cc", nil))
+		synctest.Wait()
+		if len(b.done.of(11)) != 2 {
+			t.Errorf("want the end and the token's, got %+v", b.done.of(11))
 		}
 	})
 }

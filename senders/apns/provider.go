@@ -65,6 +65,9 @@ func Open(_ context.Context, a senders.Account, o Options) (senders.Provider, er
 	if err != nil {
 		return nil, err
 	}
+	if a.Apart {
+		o.MaxConns = 1
+	}
 	switch o.Transport {
 	case "", senders.StockTransport:
 		return openStock(t, o), nil //nolint:contextcheck // a provider outlives the call that opens it

@@ -83,6 +83,9 @@ func Open(_ context.Context, a senders.Account, o Options) (senders.Provider, er
 	if o.MaxConns <= 0 {
 		o.MaxConns = 10
 	}
+	if a.Apart {
+		o.MaxConns = 1
+	}
 	switch o.Transport {
 	case "", senders.StockTransport:
 		return openStock(t, o) //nolint:contextcheck // a provider outlives the call that opens it

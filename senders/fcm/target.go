@@ -70,5 +70,8 @@ func addr(u *url.URL) string {
 	return u.Host + ":443"
 }
 
+// Project is whose quota the pushes count against.
+func (t *target) Project() string { return t.project }
+
 // Limit implements senders.Provider.
 func (t *target) Limit() int { return t.limit }

@@ -1,0 +1,103 @@
+package senders
+
+import "testing"
+
+// queueing is a provider that answers after its latency, and works on so many pushes at once; what is beyond waits for its turn.
+type queueing struct {
+	latencyUS int64
+	places    int
+	down      bool
+}
+
+// run lets a gradient push as much as it may, for so many seconds of steps of a millisecond, and returns the pushes answered and the
+// most in flight over the last second.
+func (q *queueing) run(g *gradient, now *int64, seconds, most int) (rate, inFlight int) {
+	type push struct{ began, ends int64 }
+	var flying []push
+	free := make([]int64, q.places) // when each place is free
+	next := 0
+	for ms := range int64(seconds) * 1000 {
+		at := *now + ms*millisecond
+		last := ms >= int64(seconds-1)*1000
+		kept := flying[:0]
+		for _, p := range flying {
+			if p.ends > at {
+				kept = append(kept, p)
+				continue
+			}
+			r := Result{Verdict: Verdict{accepted, 0}, LatencyUS: at - p.began}
+			if q.down {
+				r.Verdict = Verdict{unavailable, 0}
+			}
+			g.observe(r, at, most)
+			if last {
+				rate++
+			}
+		}
+		flying = kept
+		for len(flying) < min(g.now(), most) {
+			starts := max(at, free[next])
+			free[next] = starts + q.latencyUS
+			flying = append(flying, push{at, free[next]})
+			next = (next + 1) % q.places
+		}
+		g.pressed = true
+		if last {
+			inFlight = max(inFlight, len(flying))
+		}
+	}
+	*now += int64(seconds) * second
+	return rate, inFlight
+}
+
+func TestPushesInFlightGrowWhileTheProviderKeepsUp(t *testing.T) {
+	t.Parallel()
+	for _, latency := range []int64{1, 50, 200} {
+		var g gradient
+		now := second
+		q := queueing{latencyUS: latency * millisecond, places: 10_000}
+		if rate, _ := q.run(&g, &now, 5, 2_000); int64(rate) < 2_000*1000/latency*95/100 {
+			t.Errorf("%d ms: want 95 %% of in-flight ÷ latency = %d a second, got %d", latency, 2_000*1000/latency, rate)
+		}
+		now += 40 * second
+		if rate, _ := q.run(&g, &now, 60, 2_000); int64(rate) < 2_000*1000/latency*95/100 {
+			t.Errorf("%d ms: want it kept while the floor is looked for again, got %d", latency, rate)
+		}
+	}
+}
+
+func TestPushesInFlightShrinkToWhatTheProviderWorksOn(t *testing.T) {
+	t.Parallel()
+	var g gradient
+	now := second
+	q := queueing{latencyUS: 50 * millisecond, places: 300}
+	rate, inFlight := q.run(&g, &now, 20, 2_000)
+	if rate < 300*20*95/100 || inFlight > 900 {
+		t.Errorf("want 6,000 a second with less than 900 in flight, got %d with %d", rate, inFlight)
+	}
+	rate, inFlight = q.run(&g, &now, 90, 2_000)
+	if rate < 300*20*90/100 || inFlight > 1_200 {
+		t.Errorf("want the same when the floor was looked for again, got %d with %d", rate, inFlight)
+	}
+	q.places = 10_000
+	if rate, _ = q.run(&g, &now, 30, 2_000); rate < 2_000*20*95/100 {
+		t.Errorf("want all of it back when the provider keeps up again, got %d", rate)
+	}
+}
+
+func TestAnUnavailableProviderGetsFewPushesAtOnce(t *testing.T) {
+	t.Parallel()
+	var g gradient
+	now := second
+	q := queueing{latencyUS: 50 * millisecond, places: 10_000}
+	q.run(&g, &now, 3, 2_000)
+	q.down = true
+	q.run(&g, &now, 3, 2_000)
+	if g.now() > 2*gradientLeast {
+		t.Errorf("want about %d in flight, got %d", gradientLeast, g.now())
+	}
+	q.down = false
+	if rate, _ := q.run(&g, &now, 20, 2_000); rate < 2_000*20*95/100 {
+		t.Errorf("want all back, got %d", rate)
+	}
+}
