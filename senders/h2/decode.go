@@ -1,10 +1,6 @@
 package h2
 
-import (
-	"slices"
-
-	"golang.org/x/net/http2/hpack"
-)
+import "bytes"
 
 // maxHeaderBlock bounds a header block as it comes, and its list as SETTINGS_MAX_HEADER_LIST_SIZE counts, in bytes. Providers' are
 // below 1 KB.
@@ -12,7 +8,7 @@ const maxHeaderBlock = 64 << 10
 
 // decoder reads header blocks of responses. It is used by one goroutine. A connection's blocks must all pass through it, in order.
 type decoder struct {
-	hpack *hpack.Decoder
+	table table
 	keep  []string // nil: all
 	begun bool     // the connection's first frame has come
 
@@ -20,9 +16,13 @@ type decoder struct {
 	endsStream bool   // and whether that block ends it
 	fragments  []byte // of it
 
-	fields []Field // of the blocks since begin
-	block  *block  // that is decoded
-	body   bool    // a regular field has come: no pseudo-field may follow
+	fields      []Field      // of the blocks since begin
+	body        bool         // a regular field has come: no pseudo-field may follow
+	name, value bytes.Buffer // out of Huffman's code
+
+	last        []byte // the block before, where it is cheaper to compare than to read again
+	lastBlock   block
+	lastChanges int // of the table by then; -1: there is none
 }
 
 // block is a header block, decoded.
@@ -35,9 +35,10 @@ type block struct {
 }
 
 func newDecoder(keep []string) *decoder {
-	d := &decoder{keep: keep}
-	d.hpack = hpack.NewDecoder(defaultTableSize, d.emit)
-	d.hpack.SetMaxStringLength(maxHeaderBlock)
+	d := &decoder{keep: keep, table: table{limit: defaultTableSize}, lastChanges: -1}
+	for _, f := range staticFields {
+		d.table.static = append(d.table.static, d.judged(f.Name, f.Value))
+	}
 	return d
 }
 
@@ -45,39 +46,6 @@ func newDecoder(keep []string) *decoder {
 func (d *decoder) begin() {
 	clear(d.fields)
 	d.fields = d.fields[:0]
-}
-
-// decode reads a whole block into b. False: the connection's table is lost.
-func (d *decoder) decode(fragment []byte, b *block) bool {
-	first := len(d.fields)
-	d.block, d.body = b, false
-	if _, err := d.hpack.Write(fragment); err != nil {
-		return false
-	}
-	b.fields = d.fields[first:len(d.fields):len(d.fields)]
-	return d.hpack.Close() == nil
-}
-
-func (d *decoder) emit(f hpack.HeaderField) {
-	b := d.block
-	b.size += int(f.Size())
-	if f.IsPseudo() {
-		if f.Name != ":status" || b.status != 0 || d.body {
-			b.bad = true
-			return
-		}
-		b.status = parseStatus(f.Value)
-		b.bad = b.bad || b.status == 0
-		return
-	}
-	d.body = true
-	if !validName(f.Name) || !clean(f.Value) {
-		b.bad = true
-		return
-	}
-	if b.size <= maxHeaderBlock && (d.keep == nil || slices.Contains(d.keep, f.Name)) {
-		d.fields = append(d.fields, Field{f.Name, f.Value})
-	}
 }
 
 // parseStatus reads three digits; 0 is none.

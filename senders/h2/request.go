@@ -77,13 +77,13 @@ func add[T string | []byte](f *Fields, name string, value T) {
 }
 
 // validName reports whether a regular field may be called so (RFC 9113, section 8.2.1).
-func validName(s string) bool {
+func validName[T string | []byte](s T) bool {
 	for i := range len(s) {
 		if c := s[i]; c <= ' ' || c >= 0x7f || c >= 'A' && c <= 'Z' || c == ':' {
 			return false
 		}
 	}
-	switch s {
+	switch string(s) {
 	case "", "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
 		return false
 	}
