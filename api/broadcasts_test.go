@@ -172,8 +172,9 @@ func TestStateFollowsTheLog(t *testing.T) {
 func TestTheFirstRequestCounts(t *testing.T) {
 	t.Parallel()
 	v, id := newView(t), named(1)
-	v.request(id, nil)
-	lost := v.request(id, func(e *pushv1.BroadcastRequested) { e.Channels = []string{"others"} })
+	v.request(id, func(e *pushv1.BroadcastRequested) { e.BodyHash = []byte("this") })
+	v.request(id, func(e *pushv1.BroadcastRequested) { e.BodyHash = []byte("this") }) // a retry at another ingest
+	lost := v.request(id, func(e *pushv1.BroadcastRequested) { e.Channels, e.BodyHash = []string{"others"}, []byte("that") })
 	if b := v.get(id); b.OtherRequests != 1 || b.Channels[0] != "staff" {
 		t.Errorf("got %+v", b)
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -145,8 +146,10 @@ func (e *entry) view(id schemas.ID, now time.Time) Broadcast {
 		act := e.run.act
 		b.Paused = &act
 	}
-	if len(e.contents) > 1 {
-		b.OtherRequests = int64(len(e.contents) - 1)
+	for i := 1; i < len(e.contents); i++ {
+		if !bytes.Equal(e.contents[i].request.BodyHash, r.BodyHash) { // else it is a retry that came to another ingest
+			b.OtherRequests++
+		}
 	}
 	return b
 }

@@ -232,7 +232,14 @@ func (m *membership) restore(ctx context.Context, partition int32) error {
 	}
 	err = m.l.readSpans(ctx, fmt.Sprintf("restore-%s-%d", m.o.Stage, partition),
 		[]span{{place{m.o.StateTopic, partition}, 0, ends[partition]}},
-		func(r schemas.Record) error { return m.restorer.Restore(partition, r) })
+		func(r schemas.Record) error {
+			err := m.restorer.Restore(partition, r)
+			if errors.Is(err, schemas.ErrMalformed) { // by nobody of ours: it must not stop the partition for ever
+				m.log.Error("state record passed over", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "error", err)
+				return nil
+			}
+			return err
+		})
 	if err != nil {
 		return notNowError{fmt.Errorf("restore the state of partition %d: %w", partition, err)}
 	}

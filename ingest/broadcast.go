@@ -95,6 +95,9 @@ func (c *call) broadcast(channel string, platforms []string) *answer {
 	if refused != nil {
 		return refused
 	}
+	if c.repeatedBroadcast() {
+		return nil
+	}
 	return c.appendBroadcast(&pushv1.BroadcastRequested{
 		App: c.grant.app, Channels: channels, Platforms: platforms, Content: &c.content.c, RequestedAtUs: c.now.UnixMicro(),
 	})

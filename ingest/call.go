@@ -36,6 +36,7 @@ type call struct {
 
 	wantedID  schemas.ID // of what will be accepted; zero: a new one
 	requestID [16]byte
+	repeat    schemas.ID         // what the notification has in common with its repeats; its memory, too
 	say       func(*schemas.Out) // sayNotification, bound once
 	members   []member
 
@@ -66,6 +67,7 @@ func (c *call) finish() {
 	if cap(c.members) > keptFields {
 		c.members = nil
 	}
+	c.buf.Reset()
 	if c.buf.Cap() > keptBody {
 		c.buf = bytes.Buffer{}
 	}

@@ -46,6 +46,9 @@ type Options struct {
 	CatchUpApps func(ctx context.Context) error
 	// CatchUpBroadcasts is the same for broadcasts and ApplyBroadcasts. Without it, v3 knows of a broadcast what was applied so far.
 	CatchUpBroadcasts func(ctx context.Context) error
+	// RepeatWithin is for how long after a push or a broadcast of v1 and v2 another one that says the same under the same key is
+	// taken for a client's repeat, and dropped. Zero: for no time, as AirNotifier does. At most schemas.MaxRepeatWithin.
+	RepeatWithin time.Duration
 	// Reads answers the reading half of /api/v3 to a key that may broadcast: about the app's broadcasts, those alone whose key is mine
 	// where mine is not nil. Nil: such requests are answered 503.
 	Reads func(w http.ResponseWriter, r *http.Request, app string, mine func(keyID string) bool)
@@ -80,6 +83,7 @@ func (o Options) withDefaults() Options {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.RepeatWithin = min(max(o.RepeatWithin, 0), schemas.MaxRepeatWithin)
 	if o.MaxBody <= 0 {
 		o.MaxBody = 1 << 20
 	}

@@ -39,6 +39,7 @@ func (c *call) push() *answer {
 	if refused := c.content.ofPush(&b, p); refused != nil {
 		return refused
 	}
+	c.markRepeats()
 	if refused := c.request(to, &b, deadToken); refused != nil {
 		return refused
 	}
@@ -72,6 +73,7 @@ func (c *call) notify() *answer {
 	if refused := c.content.ofForm(&c.form); refused != nil {
 		return refused
 	}
+	c.markRepeats()
 	if refused := c.request(to, &b, nil); refused != nil {
 		return refused
 	}

@@ -23,6 +23,7 @@ type knownContent struct {
 	bodyHash []byte
 	channels []string
 	estimate int64
+	atUS     int64 // when it was requested
 }
 
 // broadcastMemory is every broadcast that the log holds, which is those of the last days.
@@ -56,7 +57,7 @@ func (m *broadcastMemory) apply(r schemas.Record) error {
 	case schemas.BroadcastContent:
 		b.contents = without(b.contents, k.Record)
 		if e, ok := event.(*pushv1.BroadcastRequested); ok {
-			b.contents = append(b.contents, knownContent{k.Record, e.App, e.KeyId, e.BodyHash, e.Channels, e.AudienceEstimate})
+			b.contents = append(b.contents, knownContent{k.Record, e.App, e.KeyId, e.BodyHash, e.Channels, e.AudienceEstimate, e.RequestedAtUs})
 		}
 	case schemas.BroadcastCancel:
 		b.cancelled = event != nil

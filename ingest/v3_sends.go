@@ -72,6 +72,7 @@ func (c *call) once(do, again func() *answer) *answer {
 		c.gin.Writer.Header().Set(headerReplayed, "true")
 		return again()
 	}
+	c.notification.BodyHash = append(c.notification.BodyHash[:0], hash[:]...) // the router has it where another ingest took the first
 	ok := false
 	defer func() { c.server.taken.done(id, ok) }()
 	a := do()

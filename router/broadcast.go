@@ -1,6 +1,7 @@
 package router
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -37,6 +38,7 @@ type broadcast struct {
 
 type content struct {
 	record  schemas.ID
+	body    uint64   // the first bytes of its body's hash; zero where nobody said
 	request *request // nil where the broadcast has ended since
 }
 
@@ -149,8 +151,12 @@ func (b *broadcast) addContent(record schemas.ID, e *pushv1.BroadcastRequested) 
 		return false
 	}
 	b.contents = slices.DeleteFunc(b.contents, func(c content) bool { return c.record == record })
+	c := content{record: record, request: e}
+	if len(e.BodyHash) >= 8 {
+		c.body = binary.BigEndian.Uint64(e.BodyHash)
+	}
 	e.Content, e.BodyHash = nil, nil
-	b.contents = append(b.contents, content{record, e})
+	b.contents = append(b.contents, c)
 	b.app = b.contents[0].request.GetApp()
 	return true
 }

@@ -5,6 +5,7 @@ import "github.com/campanile-push/campanile/schemas"
 // standing is what decides whether a broadcast ends, or is forgotten.
 type standing struct {
 	contents  []schemas.ID // records, in log order
+	same      []schemas.ID // of those after the first, the ones that ask for the same: a client's retry at another ingest
 	live      bool
 	cancelled bool
 	run, rate bool
@@ -22,6 +23,11 @@ func (b *broadcast) standing() standing {
 	}
 	for _, c := range b.contents {
 		st.contents = append(st.contents, c.record)
+	}
+	for i := 1; i < len(b.contents); i++ {
+		if b.contents[i].body == b.contents[0].body {
+			st.same = append(st.same, b.contents[i].record)
+		}
 	}
 	if st.live {
 		st.expanded = b.cursorsDone() >= b.cursorCount()
@@ -42,17 +48,15 @@ type closing struct {
 
 // closeStep says what to do with a broadcast. Once nothing can move its cursors and its sends are finished, both counts are
 // final, so that an old view of them can only delay the end. Of an ended one, all else is forgotten first and the state
-// last, when no cursor and no count is left: a request that comes again under its id finds it ended, or nothing at all.
+// last, when no cursor and no count is left: a request that comes again under its id finds it ended, or nothing at all. Of what
+// lost to the first request, a retry is forgotten at once; another request under the same key stays as long as the broadcast, so
+// that it is shown (other_requests).
 func closeStep(id schemas.ID, st standing, nowUS, keepUS int64) closing {
 	switch {
 	case st.live:
-		return closing{end: st.expanded && st.settled, forget: contentKeys(id, st.contents[1:])}
+		return closing{end: st.expanded && st.settled, forget: contentKeys(id, st.same)}
 	case st.ended && nowUS < st.endedAtUS+keepUS:
-		c := closing{dueUS: st.endedAtUS + keepUS}
-		if len(st.contents) > 0 {
-			c.forget = contentKeys(id, st.contents[1:])
-		}
-		return c
+		return closing{dueUS: st.endedAtUS + keepUS, forget: contentKeys(id, st.same)}
 	}
 	// Its time is over; or its request is not there, and what is left of it means nothing.
 	var c closing

@@ -14,6 +14,8 @@ const (
 	reasonExpired     = "expired before it was routed"
 	reasonUnsupported = "unsupported transport"
 	reasonNoContent   = "no content"
+	reasonConflict    = "another request came first under this Idempotency-Key"
+	reasonCopy        = "the same request came a moment before"
 )
 
 // proof is what the store said of a device in doubt. Its zero value is no answer in time.

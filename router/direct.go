@@ -23,6 +23,9 @@ type DirectOptions struct {
 	// HastyPatience takes DoubtPatience's place for HastyFor after it ran out once. Zero: 50 ms and 5 s.
 	HastyPatience time.Duration
 	HastyFor      time.Duration
+	// MaxKnown is how many requests under Idempotency-Keys are remembered, at some 30 bytes each; beyond it the oldest are
+	// forgotten before their time. Zero: 4,000,000.
+	MaxKnown int64
 	// Registerer of the stage's metrics; nil: none are kept.
 	Registerer prometheus.Registerer
 }
@@ -34,27 +37,33 @@ func (o DirectOptions) withDefaults() DirectOptions {
 	setDefault(&o.DoubtPatience, time.Second)
 	setDefault(&o.HastyPatience, 50*time.Millisecond)
 	setDefault(&o.HastyFor, 5*time.Second)
+	setDefault(&o.MaxKnown, 4_000_000)
 	return o
 }
 
 // Direct turns notifications into sends, or into finished deliveries where it refuses them. It is a Transform over
-// notifications; Handle may be called for several partitions at once.
+// notifications whose state, the requests that may come again, is restored from routed; Handle may be called for several
+// partitions at once.
 type Direct struct {
 	options    DirectOptions
 	store      Store
 	hasher     vault.Hasher
 	log        *slog.Logger
 	requests   *prometheus.CounterVec
+	repeats    *repeats
 	scratch    sync.Pool
 	hastyUntil atomic.Int64 // Unix microseconds
 }
 
 // NewDirect returns the direct router. The hasher's key must be the senders'.
 func NewDirect(options DirectOptions, store Store, hasher vault.Hasher, log *slog.Logger) *Direct {
+	o := options.withDefaults()
 	return &Direct{
-		options: options.withDefaults(), store: store, hasher: hasher, log: log,
+		options: o, store: store, hasher: hasher, log: log,
+		repeats: newRepeats(o.MaxKnown, gauge(o.Registerer, "campanile_router_known_requests",
+			"Requests that the direct router remembers, to know them again."), o.Now, log),
 		requests: counterVec(options.Registerer, "campanile_router_notifications_total",
-			"Notifications routed, by what became of them: sent, or the outcome that refused them.", "result"),
+			"Notifications routed, by what became of them: sent, repeat, conflict, or the outcome that refused them.", "result"),
 		scratch: sync.Pool{New: func() any { return &directScratch{} }},
 	}
 }
@@ -63,6 +72,7 @@ func NewDirect(options DirectOptions, store Store, hasher vault.Hasher, log *slo
 type directScratch struct {
 	events []*pushv1.NotificationRequested // reused; valid for one batch
 	proofs []proof
+	what   []repetition
 	send   pushv1.SendRequested
 	key    []byte
 }
@@ -84,14 +94,17 @@ func (d *Direct) Handle(ctx context.Context, in schemas.Batch, out *schemas.Out)
 	defer d.release(s, len(in.Records))
 
 	layout := out.Layout()
-	s.proofs = append(s.proofs[:0], make([]proof, len(in.Records))...)
+	s.proofs, s.what = append(s.proofs[:0], make([]proof, len(in.Records))...), s.what[:0]
 	var doubts []doubt
+	repeats := d.repeats.of(in.Partition)
+	repeats.begin(&in)
 	for i := range in.Records {
 		e := s.event(i)
 		if err := readInto(&in.Records[i], e); err != nil {
 			return err
 		}
-		if e.InDoubt {
+		s.what = append(s.what, repeats.look(e, &in.Records[i]))
+		if e.InDoubt && s.what[i] == isFirst {
 			doubts = addDoubt(doubts, layout, i, e)
 		}
 	}
@@ -101,6 +114,10 @@ func (d *Direct) Handle(ctx context.Context, in schemas.Batch, out *schemas.Out)
 	now := d.options.Now().UnixMicro()
 	sent := 0
 	for i := range in.Records {
+		if s.what[i] != isFirst {
+			d.again(out, s, s.what[i], s.events[i], in.Records[i].Offset, now)
+			continue
+		}
 		v := decide(s.events[i], s.proofs[i], now)
 		if v.outcome == pushv1.Outcome_OUTCOME_UNSPECIFIED {
 			s.emitSend(out, s.events[i], v)
@@ -111,6 +128,46 @@ func (d *Direct) Handle(ctx context.Context, in schemas.Batch, out *schemas.Out)
 	}
 	if sent > 0 {
 		d.requests.WithLabelValues("sent").Add(float64(sent))
+	}
+	repeats.say(out, in.Partition)
+	d.repeats.bound(in.Partition)
+	return nil
+}
+
+// again is what follows from a request that is not the first. A repeat ends with the first one: they share their id. A conflict
+// does so too, and the log says that something else was asked for under that id. A copy has an id of its own, and ends here.
+func (d *Direct) again(out *schemas.Out, s *directScratch, what repetition, e *pushv1.NotificationRequested, offset, nowUS int64) {
+	switch what {
+	case isFirst:
+	case isRepeat:
+		d.requests.WithLabelValues("repeat").Inc()
+	case isConflict:
+		d.requests.WithLabelValues("conflict").Inc()
+		device := schemas.DeviceOf(e)
+		s.key = device.AppendKey(s.key[:0])
+		id := schemas.DirectSendID(schemas.IDFrom(e.RequestId))
+		out.DeliveryAttempted(out.Layout().Of(device), d.hasher.Hash(s.key), &pushv1.DeliveryAttempted{
+			SendId: id[:], App: e.App, Transport: e.Transport, Outcome: pushv1.Outcome_OUTCOME_REJECTED, Reason: reasonConflict,
+			AttemptedAtUs: nowUS, Source: &pushv1.Source{Lane: schemas.ByRouter, Offset: offset},
+		})
+	case isCopy:
+		d.refuse(out, s, e, verdict{outcome: pushv1.Outcome_OUTCOME_CANCELLED, reason: reasonCopy}, offset, nowUS)
+	}
+}
+
+// Reset implements a transform with state: it forgets the requests of a partition.
+func (d *Direct) Reset(partition int32) { d.repeats.reset(partition) }
+
+// Restore takes one record of that partition of routed over. What cannot be read is passed over: at worst a request that comes
+// again is sent again.
+func (d *Direct) Restore(partition int32, r schemas.Record) error {
+	var e pushv1.RequestsRouted
+	err := readInto(&r, &e)
+	if err == nil {
+		err = d.repeats.of(partition).restore(&e)
+	}
+	if err != nil {
+		d.log.Error("requests that were routed before are not known again", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "error", err)
 	}
 	return nil
 }

@@ -78,14 +78,15 @@ func TestCloseStepEndsOnceAllIsDoneAndForgetsTheStateLast(t *testing.T) {
 		want     closing
 	}{
 		"live":                          {standing{contents: one, live: true}, closing{}},
-		"live, a loser":                 {standing{contents: both, live: true}, closing{forget: []schemas.BroadcastKey{content(loser)}}},
+		"live, a retry":                 {standing{contents: both, same: both[1:], live: true}, closing{forget: []schemas.BroadcastKey{content(loser)}}},
+		"live, another request":         {standing{contents: both, live: true}, closing{}},
 		"expanded, not settled":         {standing{contents: one, live: true, expanded: true}, closing{}},
 		"settled for now, not expanded": {standing{contents: one, live: true, settled: true}, closing{}},
 		"cancelled, cursors still open": {standing{contents: one, live: true, settled: true, cancelled: true}, closing{}},
 		"expanded and settled":          {standing{contents: one, live: true, settled: true, expanded: true}, closing{end: true}},
 		"ended, kept":                   {standing{contents: one, ended: true, endedAtUS: 950}, closing{dueUS: 1_050}},
-		"ended, kept, a loser comes late": {
-			standing{contents: both, ended: true, endedAtUS: 950}, closing{dueUS: 1_050, forget: []schemas.BroadcastKey{content(loser)}},
+		"ended, kept, a retry comes late": {
+			standing{contents: both, same: both[1:], ended: true, endedAtUS: 950}, closing{dueUS: 1_050, forget: []schemas.BroadcastKey{content(loser)}},
 		},
 		"its time is over": {
 			standing{contents: both, run: true, rate: true, cancelled: true, ended: true, endedAtUS: 900},

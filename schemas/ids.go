@@ -2,6 +2,7 @@ package schemas
 
 import (
 	"crypto/sha1" //nolint:gosec // UUIDv5 is defined on SHA-1; nothing is protected by it.
+	"encoding/binary"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -70,6 +71,17 @@ func DirectSendID(request ID) ID { return derive(directSendSpace, request[:]) }
 // RequestID is the id of what a client asked for under its Idempotency-Key.
 func RequestID(app, keyID, idempotencyKey string) ID {
 	return derive(requestSpace, []byte(app+"\x00"+keyID+"\x00"+idempotencyKey))
+}
+
+// RepeatKey is what requests have in common that one key made and that say the same; said is a hash of all that they say. The
+// names never meet those of RequestID: an Idempotency-Key is printable.
+func RepeatKey(app, keyID string, said [32]byte) ID {
+	return derive(requestSpace, []byte(app+"\x00"+keyID+"\x00\x00"+string(said[:])))
+}
+
+// RepeatedBroadcastID is the id of a broadcast whose repeats are dropped, in the span of time with that number.
+func RepeatedBroadcastID(repeatKey ID, span int64) ID {
+	return derive(requestSpace, binary.BigEndian.AppendUint64(repeatKey[:], uint64(span)))
 }
 
 // derive is UUIDv5 of name in space (RFC 9562, section 5.5).

@@ -2,6 +2,7 @@ package schemas
 
 import (
 	"encoding/binary"
+	"strconv"
 
 	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
 )
@@ -147,9 +148,18 @@ func DeviceOf(e deviceEvent) Device {
 // NotificationRequested asks for a push to one device.
 func (o *Out) NotificationRequested(e *pushv1.NotificationRequested) {
 	id := IDFrom(e.RequestId)
-	o.begin(Notifications, o.layout.OfID(id))
+	together := id
+	if repeat := IDFrom(e.RepeatKey); !repeat.IsZero() {
+		together = repeat // so that one router sees all that may be repeats of each other
+	}
+	o.begin(Notifications, o.layout.OfID(together))
 	o.arena = append(o.arena, id[:]...)
 	o.end(e)
+}
+
+// RequestsRouted records what the direct router must know again.
+func (o *Out) RequestsRouted(e *pushv1.RequestsRouted) {
+	o.put(Routed, e.Partition, strconv.Itoa(int(e.Partition)), e)
 }
 
 func (o *Out) broadcast(k BroadcastKey, e Event) {

@@ -262,6 +262,8 @@ func TestOutPutsEachEventWhereItBelongs(t *testing.T) {
 	out.TallyOwnersSeen(&pushv1.TallyOwnersSeen{Partition: 7})
 	out.ForgetProgress(schemas.ProgressKey{Broadcast: id, Partition: 7})
 	out.DeadLettered(&pushv1.DeadLettered{Partition: 8, Key: []byte("k")})
+	out.RequestsRouted(&pushv1.RequestsRouted{Partition: 4})
+	out.NotificationRequested(&pushv1.NotificationRequested{RequestId: record[:], RepeatKey: id[:]})
 
 	device := "app\x00ftok"
 	of, app, request := l.Of(d), l.OfApp("app"), l.OfID(id)
@@ -300,6 +302,8 @@ func TestOutPutsEachEventWhereItBelongs(t *testing.T) {
 		{"progress", 7, "!owners/7", 113},
 		{"progress", 7, id.String() + "/7", 0},
 		{"deadletters", 8, "k", 127},
+		{"routed", 4, "4", 33},
+		{"notifications", request, string(record[:]), 32},
 	}
 	var got []row
 	out.Each(func(topic schemas.Topic, partition int32, key, value []byte) {

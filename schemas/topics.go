@@ -17,6 +17,7 @@ const (
 	Apps          Topic = "apps"
 	Devices       Topic = "devices"
 	Notifications Topic = "notifications"
+	Routed        Topic = "routed"
 	Broadcasts    Topic = "broadcasts"
 	Expansions    Topic = "expansions"
 	Deliveries    Topic = "deliveries"
@@ -135,6 +136,12 @@ func SenderGroup(t Transport, lane Lane) string {
 
 const day = 24 * time.Hour
 
+// RememberRequests is for how long a notification's Idempotency-Key is known: a request that comes again meanwhile is a repeat.
+const RememberRequests = day
+
+// MaxRepeatWithin is the most that NotificationRequested.repeat_within_us may be.
+const MaxRepeatWithin = time.Minute
+
 // Specs are all topics, in the order of their creation.
 func Specs() []Spec {
 	specs := []Spec{
@@ -146,6 +153,7 @@ func Specs() []Spec {
 		{Topic: Deliveries, Cleanup: ByTime, Retention: 30 * day, Groups: []string{GroupTally, GroupAnalytics}},
 		{Topic: Progress, Cleanup: Compacted},
 		{Topic: DeadLetters, Cleanup: ByTime, Retention: 30 * day},
+		{Topic: Routed, Cleanup: ByTime, Retention: RememberRequests + time.Hour}, // what stands in it was appended after its time
 	}
 	for _, t := range Transports {
 		for _, lane := range []Lane{Direct, Bulk} {

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
 
+	"github.com/campanile-push/campanile/schemas"
 	"github.com/campanile-push/campanile/senders"
 )
 
@@ -26,10 +27,11 @@ type Config struct {
 	Log  struct{ Level, Format string }
 	HTTP struct {
 		Listen         string
-		TrustedProxies []string `mapstructure:"trusted_proxies"`
-		SiteCheckURL   string   `mapstructure:"site_check_url"`
-		TLSCert        string   `mapstructure:"tls_cert"`
-		TLSKey         string   `mapstructure:"tls_key"`
+		TrustedProxies []string      `mapstructure:"trusted_proxies"`
+		SiteCheckURL   string        `mapstructure:"site_check_url"`
+		TLSCert        string        `mapstructure:"tls_cert"`
+		TLSKey         string        `mapstructure:"tls_key"`
+		RepeatWithin   time.Duration `mapstructure:"repeat_within"`
 	}
 	Ops   struct{ Listen string }
 	Kafka struct {
@@ -61,6 +63,7 @@ type Config struct {
 		StartRate float64       `mapstructure:"start_rate"`
 		MaxPage   int           `mapstructure:"max_page"`
 		KeepEnded time.Duration `mapstructure:"keep_ended"`
+		MaxKnown  int64         `mapstructure:"max_known"`
 	}
 	Senders struct {
 		Transport string
@@ -99,6 +102,7 @@ func settings() []setting {
 		{key: "http.tls_key", def: "", usage: "PEM file of that certificate's private key"},
 		{key: "http.trusted_proxies", def: []string{}, usage: "proxies whose X-Forwarded-For is believed, as addresses or CIDR"},
 		{key: "http.site_check_url", def: "", usage: "https URL that is asked with siteid and url about a site, for apps whose access keys need a remote check"},
+		{key: "http.repeat_within", def: time.Duration(0), usage: "drop a v1 or v2 push or broadcast that says the same under the same key within this time, at most 1m; 0: none is dropped"},
 		{key: "ops.listen", def: "127.0.0.1:8802", usage: "address of /healthz, /readyz, /metrics and /debug/pprof; keep it private"},
 		{key: "kafka.brokers", def: []string{}, usage: "bootstrap brokers, host:port; empty: the embedded log under data"},
 		{key: "kafka.prefix", def: "", usage: "prefix of topics, groups and transactional ids"},
@@ -122,6 +126,7 @@ func settings() []setting {
 		{key: "router.start_rate", def: 10000.0, usage: "pushes a second that a provider is trusted with before its rate is known"},
 		{key: "router.max_page", def: 10000, usage: "most sends in one transaction, 100 to 50000"},
 		{key: "router.keep_ended", def: 7 * 24 * time.Hour, usage: "how long an ended broadcast stays in the log"},
+		{key: "router.max_known", def: int64(4_000_000), usage: "notifications of the last day under an Idempotency-Key that a router knows again, at some 30 bytes each"},
 		{key: "senders.transport", def: senders.StockTransport, usage: "HTTP/2 client of the senders: stock (under apns2 and go-fcm) or h2 (batching)"},
 		{key: "senders.tiers", def: []time.Duration{10 * time.Second, time.Minute, 15 * time.Minute, 30 * time.Second}, usage: "delays of the three retry tiers, and of the look at parked sends"},
 		{key: "senders.window", def: 8192, usage: "pushes in flight for each partition"},
@@ -289,6 +294,9 @@ func (c *Config) check() error {
 	if (c.HTTP.TLSCert == "") != (c.HTTP.TLSKey == "") {
 		complain("http.tls_cert", "http.tls_cert and http.tls_key go together: set both, or neither for plain HTTP")
 	}
+	if w := c.HTTP.RepeatWithin; w < 0 || w > schemas.MaxRepeatWithin {
+		complain("http.repeat_within", "%s: want 0 to %s", w, schemas.MaxRepeatWithin)
+	}
 	for _, b := range c.Kafka.Brokers {
 		if _, _, err := net.SplitHostPort(b); err != nil {
 			complain("kafka.brokers", "%q is no broker: want host:port", b)
@@ -335,6 +343,9 @@ func (c *Config) check() error {
 	}
 	if c.Router.MaxPage < 100 || c.Router.MaxPage > 50000 {
 		complain("router.max_page", "%d: want 100 to 50000", c.Router.MaxPage)
+	}
+	if c.Router.MaxKnown < 1 {
+		complain("router.max_known", "%d: want at least 1", c.Router.MaxKnown)
 	}
 	if c.Router.Lead <= 0 {
 		complain("router.lead", "%s: want more than zero", c.Router.Lead)

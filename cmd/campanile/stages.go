@@ -93,6 +93,7 @@ func (p *process) newIngest(name string) *ingest.Server {
 	options := ingest.Options{
 		TrustedProxies:    p.cfg.HTTP.TrustedProxies,
 		SiteCheckURL:      p.cfg.HTTP.SiteCheckURL,
+		RepeatWithin:      p.cfg.HTTP.RepeatWithin,
 		CatchUpApps:       func(ctx context.Context) error { return apps.CatchUp(ctx) },
 		CatchUpBroadcasts: func(ctx context.Context) error { return broadcasts.CatchUp(ctx) },
 	}
@@ -143,8 +144,8 @@ func (p *process) startRouter(ctx context.Context) error {
 		return err
 	}
 	p.transform(eventlog.TransformOptions{
-		Stage: "router.direct", Group: schemas.GroupDirectRouter, Topics: []schemas.Topic{schemas.Notifications},
-	}, router.NewDirect(router.DirectOptions{Registerer: p.registry}, p.store, p.secrets.hasher, p.logger.With("stage", "router.direct")))
+		Stage: "router.direct", Group: schemas.GroupDirectRouter, Topics: []schemas.Topic{schemas.Notifications}, StateTopic: schemas.Routed,
+	}, router.NewDirect(router.DirectOptions{MaxKnown: p.cfg.Router.MaxKnown, Registerer: p.registry}, p.store, p.secrets.hasher, p.logger.With("stage", "router.direct")))
 
 	state := router.NewState(router.StateOptions{LeadSeconds: p.cfg.Router.Lead.Seconds(), StartRate: p.cfg.Router.StartRate}, p.log.Layout())
 	following := p.log.Follow("router", state.Apply, schemas.Broadcasts, schemas.Expansions, schemas.Progress)

@@ -39,6 +39,8 @@ func New(t EventType) Event {
 		return &ChannelUnsubscribed{}
 	case EventType_EVENT_TYPE_NOTIFICATION_REQUESTED:
 		return &NotificationRequested{}
+	case EventType_EVENT_TYPE_REQUESTS_ROUTED:
+		return &RequestsRouted{}
 	case EventType_EVENT_TYPE_BROADCAST_REQUESTED:
 		return &BroadcastRequested{}
 	case EventType_EVENT_TYPE_BROADCAST_PAUSED:
@@ -102,6 +104,9 @@ func (*ChannelUnsubscribed) EventType() EventType { return EventType_EVENT_TYPE_
 func (*NotificationRequested) EventType() EventType {
 	return EventType_EVENT_TYPE_NOTIFICATION_REQUESTED
 }
+
+// EventType implements Event.
+func (*RequestsRouted) EventType() EventType { return EventType_EVENT_TYPE_REQUESTS_ROUTED }
 
 // EventType implements Event.
 func (*BroadcastRequested) EventType() EventType { return EventType_EVENT_TYPE_BROADCAST_REQUESTED }

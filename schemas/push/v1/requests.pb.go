@@ -83,11 +83,16 @@ type NotificationRequested struct {
 	RegisteredAtUs int64                  `protobuf:"varint,11,opt,name=registered_at_us,json=registeredAtUs,proto3" json:"registered_at_us,omitempty"` // of the device's row; where there was none, requested_at_us
 	// In doubt: ingest could not prove that the device lives. The router asks the store once it has applied the
 	// device's partition up to doubt_end.
-	InDoubt       bool  `protobuf:"varint,12,opt,name=in_doubt,json=inDoubt,proto3" json:"in_doubt,omitempty"`
-	DoubtEnd      int64 `protobuf:"varint,13,opt,name=doubt_end,json=doubtEnd,proto3" json:"doubt_end,omitempty"`
-	MayCreate     bool  `protobuf:"varint,14,opt,name=may_create,json=mayCreate,proto3" json:"may_create,omitempty"` // the key may register: an unknown token is not refused
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	InDoubt   bool   `protobuf:"varint,12,opt,name=in_doubt,json=inDoubt,proto3" json:"in_doubt,omitempty"`
+	DoubtEnd  int64  `protobuf:"varint,13,opt,name=doubt_end,json=doubtEnd,proto3" json:"doubt_end,omitempty"`
+	MayCreate bool   `protobuf:"varint,14,opt,name=may_create,json=mayCreate,proto3" json:"may_create,omitempty"` // the key may register: an unknown token is not refused
+	BodyHash  []byte `protobuf:"bytes,15,opt,name=body_hash,json=bodyHash,proto3" json:"body_hash,omitempty"`     // SHA-256 of the request; only under an Idempotency-Key, from which request_id is derived then
+	// Where repeats are dropped that a client did not mark: what two requests have in common that say the same (16 bytes),
+	// and for how long after the first the others are repeats. The partition is that of repeat_key then.
+	RepeatKey      []byte `protobuf:"bytes,16,opt,name=repeat_key,json=repeatKey,proto3" json:"repeat_key,omitempty"`
+	RepeatWithinUs int64  `protobuf:"varint,17,opt,name=repeat_within_us,json=repeatWithinUs,proto3" json:"repeat_within_us,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *NotificationRequested) Reset() {
@@ -218,6 +223,112 @@ func (x *NotificationRequested) GetMayCreate() bool {
 	return false
 }
 
+func (x *NotificationRequested) GetBodyHash() []byte {
+	if x != nil {
+		return x.BodyHash
+	}
+	return nil
+}
+
+func (x *NotificationRequested) GetRepeatKey() []byte {
+	if x != nil {
+		return x.RepeatKey
+	}
+	return nil
+}
+
+func (x *NotificationRequested) GetRepeatWithinUs() int64 {
+	if x != nil {
+		return x.RepeatWithinUs
+	}
+	return 0
+}
+
+// Key: the partition. Requests that the direct router has routed and must know again: its state, one record a batch.
+type RequestsRouted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`                   // of notifications
+	Keys          []byte                 `protobuf:"bytes,2,opt,name=keys,proto3" json:"keys,omitempty"`                              // 16 bytes each: request ids, or repeat keys
+	Bodies        []byte                 `protobuf:"bytes,3,opt,name=bodies,proto3" json:"bodies,omitempty"`                          // 4 bytes each: the first of body_hash; of repeat keys: none
+	Offsets       []int64                `protobuf:"varint,4,rep,packed,name=offsets,proto3" json:"offsets,omitempty"`                // in notifications
+	TimesUs       []int64                `protobuf:"varint,5,rep,packed,name=times_us,json=timesUs,proto3" json:"times_us,omitempty"` // the broker's
+	Derived       bool                   `protobuf:"varint,6,opt,name=derived,proto3" json:"derived,omitempty"`                       // the keys are repeat keys
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestsRouted) Reset() {
+	*x = RequestsRouted{}
+	mi := &file_push_v1_requests_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestsRouted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestsRouted) ProtoMessage() {}
+
+func (x *RequestsRouted) ProtoReflect() protoreflect.Message {
+	mi := &file_push_v1_requests_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestsRouted.ProtoReflect.Descriptor instead.
+func (*RequestsRouted) Descriptor() ([]byte, []int) {
+	return file_push_v1_requests_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RequestsRouted) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *RequestsRouted) GetKeys() []byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *RequestsRouted) GetBodies() []byte {
+	if x != nil {
+		return x.Bodies
+	}
+	return nil
+}
+
+func (x *RequestsRouted) GetOffsets() []int64 {
+	if x != nil {
+		return x.Offsets
+	}
+	return nil
+}
+
+func (x *RequestsRouted) GetTimesUs() []int64 {
+	if x != nil {
+		return x.TimesUs
+	}
+	return nil
+}
+
+func (x *RequestsRouted) GetDerived() bool {
+	if x != nil {
+		return x.Derived
+	}
+	return false
+}
+
 // Key: <id>/content/<record>. The first record of an id in log order wins; losers are tombstoned.
 type BroadcastRequested struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -243,7 +354,7 @@ type BroadcastRequested struct {
 
 func (x *BroadcastRequested) Reset() {
 	*x = BroadcastRequested{}
-	mi := &file_push_v1_requests_proto_msgTypes[2]
+	mi := &file_push_v1_requests_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -255,7 +366,7 @@ func (x *BroadcastRequested) String() string {
 func (*BroadcastRequested) ProtoMessage() {}
 
 func (x *BroadcastRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_push_v1_requests_proto_msgTypes[2]
+	mi := &file_push_v1_requests_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -268,7 +379,7 @@ func (x *BroadcastRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BroadcastRequested.ProtoReflect.Descriptor instead.
 func (*BroadcastRequested) Descriptor() ([]byte, []int) {
-	return file_push_v1_requests_proto_rawDescGZIP(), []int{2}
+	return file_push_v1_requests_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *BroadcastRequested) GetBroadcastId() []byte {
@@ -396,7 +507,7 @@ type BroadcastPaused struct {
 
 func (x *BroadcastPaused) Reset() {
 	*x = BroadcastPaused{}
-	mi := &file_push_v1_requests_proto_msgTypes[3]
+	mi := &file_push_v1_requests_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -408,7 +519,7 @@ func (x *BroadcastPaused) String() string {
 func (*BroadcastPaused) ProtoMessage() {}
 
 func (x *BroadcastPaused) ProtoReflect() protoreflect.Message {
-	mi := &file_push_v1_requests_proto_msgTypes[3]
+	mi := &file_push_v1_requests_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -421,7 +532,7 @@ func (x *BroadcastPaused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BroadcastPaused.ProtoReflect.Descriptor instead.
 func (*BroadcastPaused) Descriptor() ([]byte, []int) {
-	return file_push_v1_requests_proto_rawDescGZIP(), []int{3}
+	return file_push_v1_requests_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *BroadcastPaused) GetBroadcastId() []byte {
@@ -464,7 +575,7 @@ type BroadcastResumed struct {
 
 func (x *BroadcastResumed) Reset() {
 	*x = BroadcastResumed{}
-	mi := &file_push_v1_requests_proto_msgTypes[4]
+	mi := &file_push_v1_requests_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +587,7 @@ func (x *BroadcastResumed) String() string {
 func (*BroadcastResumed) ProtoMessage() {}
 
 func (x *BroadcastResumed) ProtoReflect() protoreflect.Message {
-	mi := &file_push_v1_requests_proto_msgTypes[4]
+	mi := &file_push_v1_requests_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +600,7 @@ func (x *BroadcastResumed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BroadcastResumed.ProtoReflect.Descriptor instead.
 func (*BroadcastResumed) Descriptor() ([]byte, []int) {
-	return file_push_v1_requests_proto_rawDescGZIP(), []int{4}
+	return file_push_v1_requests_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *BroadcastResumed) GetBroadcastId() []byte {
@@ -526,7 +637,7 @@ type BroadcastRateChanged struct {
 
 func (x *BroadcastRateChanged) Reset() {
 	*x = BroadcastRateChanged{}
-	mi := &file_push_v1_requests_proto_msgTypes[5]
+	mi := &file_push_v1_requests_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +649,7 @@ func (x *BroadcastRateChanged) String() string {
 func (*BroadcastRateChanged) ProtoMessage() {}
 
 func (x *BroadcastRateChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_push_v1_requests_proto_msgTypes[5]
+	mi := &file_push_v1_requests_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +662,7 @@ func (x *BroadcastRateChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BroadcastRateChanged.ProtoReflect.Descriptor instead.
 func (*BroadcastRateChanged) Descriptor() ([]byte, []int) {
-	return file_push_v1_requests_proto_rawDescGZIP(), []int{5}
+	return file_push_v1_requests_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *BroadcastRateChanged) GetBroadcastId() []byte {
@@ -595,7 +706,7 @@ type BroadcastCancelled struct {
 
 func (x *BroadcastCancelled) Reset() {
 	*x = BroadcastCancelled{}
-	mi := &file_push_v1_requests_proto_msgTypes[6]
+	mi := &file_push_v1_requests_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +718,7 @@ func (x *BroadcastCancelled) String() string {
 func (*BroadcastCancelled) ProtoMessage() {}
 
 func (x *BroadcastCancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_push_v1_requests_proto_msgTypes[6]
+	mi := &file_push_v1_requests_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +731,7 @@ func (x *BroadcastCancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BroadcastCancelled.ProtoReflect.Descriptor instead.
 func (*BroadcastCancelled) Descriptor() ([]byte, []int) {
-	return file_push_v1_requests_proto_rawDescGZIP(), []int{6}
+	return file_push_v1_requests_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *BroadcastCancelled) GetBroadcastId() []byte {
@@ -666,7 +777,7 @@ type BroadcastEnded struct {
 
 func (x *BroadcastEnded) Reset() {
 	*x = BroadcastEnded{}
-	mi := &file_push_v1_requests_proto_msgTypes[7]
+	mi := &file_push_v1_requests_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -678,7 +789,7 @@ func (x *BroadcastEnded) String() string {
 func (*BroadcastEnded) ProtoMessage() {}
 
 func (x *BroadcastEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_push_v1_requests_proto_msgTypes[7]
+	mi := &file_push_v1_requests_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -691,7 +802,7 @@ func (x *BroadcastEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BroadcastEnded.ProtoReflect.Descriptor instead.
 func (*BroadcastEnded) Descriptor() ([]byte, []int) {
-	return file_push_v1_requests_proto_rawDescGZIP(), []int{7}
+	return file_push_v1_requests_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *BroadcastEnded) GetBroadcastId() []byte {
@@ -755,7 +866,7 @@ type TransportCounts struct {
 
 func (x *TransportCounts) Reset() {
 	*x = TransportCounts{}
-	mi := &file_push_v1_requests_proto_msgTypes[8]
+	mi := &file_push_v1_requests_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +878,7 @@ func (x *TransportCounts) String() string {
 func (*TransportCounts) ProtoMessage() {}
 
 func (x *TransportCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_push_v1_requests_proto_msgTypes[8]
+	mi := &file_push_v1_requests_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +891,7 @@ func (x *TransportCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransportCounts.ProtoReflect.Descriptor instead.
 func (*TransportCounts) Descriptor() ([]byte, []int) {
-	return file_push_v1_requests_proto_rawDescGZIP(), []int{8}
+	return file_push_v1_requests_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TransportCounts) GetTransport() Transport {
@@ -859,7 +970,7 @@ const file_push_v1_requests_proto_rawDesc = "" +
 	"\n" +
 	"\x16push/v1/requests.proto\x12\apush.v1\x1a\x14push/v1/common.proto\"\x1f\n" +
 	"\tWatermark\x12\x12\n" +
-	"\x04ends\x18\x01 \x03(\x03R\x04ends\"\xf4\x03\n" +
+	"\x04ends\x18\x01 \x03(\x03R\x04ends\"\xda\x04\n" +
 	"\x15NotificationRequested\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\fR\trequestId\x12\x10\n" +
@@ -877,7 +988,18 @@ const file_push_v1_requests_proto_rawDesc = "" +
 	"\bin_doubt\x18\f \x01(\bR\ainDoubt\x12\x1b\n" +
 	"\tdoubt_end\x18\r \x01(\x03R\bdoubtEnd\x12\x1d\n" +
 	"\n" +
-	"may_create\x18\x0e \x01(\bR\tmayCreate\"\x9c\x04\n" +
+	"may_create\x18\x0e \x01(\bR\tmayCreate\x12\x1b\n" +
+	"\tbody_hash\x18\x0f \x01(\fR\bbodyHash\x12\x1d\n" +
+	"\n" +
+	"repeat_key\x18\x10 \x01(\fR\trepeatKey\x12(\n" +
+	"\x10repeat_within_us\x18\x11 \x01(\x03R\x0erepeatWithinUs\"\xa9\x01\n" +
+	"\x0eRequestsRouted\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x12\n" +
+	"\x04keys\x18\x02 \x01(\fR\x04keys\x12\x16\n" +
+	"\x06bodies\x18\x03 \x01(\fR\x06bodies\x12\x18\n" +
+	"\aoffsets\x18\x04 \x03(\x03R\aoffsets\x12\x19\n" +
+	"\btimes_us\x18\x05 \x03(\x03R\atimesUs\x12\x18\n" +
+	"\aderived\x18\x06 \x01(\bR\aderived\"\x9c\x04\n" +
 	"\x12BroadcastRequested\x12!\n" +
 	"\fbroadcast_id\x18\x01 \x01(\fR\vbroadcastId\x12\x1b\n" +
 	"\trecord_id\x18\x02 \x01(\fR\brecordId\x12\x10\n" +
@@ -952,31 +1074,32 @@ func file_push_v1_requests_proto_rawDescGZIP() []byte {
 	return file_push_v1_requests_proto_rawDescData
 }
 
-var file_push_v1_requests_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_push_v1_requests_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_push_v1_requests_proto_goTypes = []any{
 	(*Watermark)(nil),             // 0: push.v1.Watermark
 	(*NotificationRequested)(nil), // 1: push.v1.NotificationRequested
-	(*BroadcastRequested)(nil),    // 2: push.v1.BroadcastRequested
-	(*BroadcastPaused)(nil),       // 3: push.v1.BroadcastPaused
-	(*BroadcastResumed)(nil),      // 4: push.v1.BroadcastResumed
-	(*BroadcastRateChanged)(nil),  // 5: push.v1.BroadcastRateChanged
-	(*BroadcastCancelled)(nil),    // 6: push.v1.BroadcastCancelled
-	(*BroadcastEnded)(nil),        // 7: push.v1.BroadcastEnded
-	(*TransportCounts)(nil),       // 8: push.v1.TransportCounts
-	(Transport)(0),                // 9: push.v1.Transport
-	(Environment)(0),              // 10: push.v1.Environment
-	(*Content)(nil),               // 11: push.v1.Content
-	(Limit)(0),                    // 12: push.v1.Limit
+	(*RequestsRouted)(nil),        // 2: push.v1.RequestsRouted
+	(*BroadcastRequested)(nil),    // 3: push.v1.BroadcastRequested
+	(*BroadcastPaused)(nil),       // 4: push.v1.BroadcastPaused
+	(*BroadcastResumed)(nil),      // 5: push.v1.BroadcastResumed
+	(*BroadcastRateChanged)(nil),  // 6: push.v1.BroadcastRateChanged
+	(*BroadcastCancelled)(nil),    // 7: push.v1.BroadcastCancelled
+	(*BroadcastEnded)(nil),        // 8: push.v1.BroadcastEnded
+	(*TransportCounts)(nil),       // 9: push.v1.TransportCounts
+	(Transport)(0),                // 10: push.v1.Transport
+	(Environment)(0),              // 11: push.v1.Environment
+	(*Content)(nil),               // 12: push.v1.Content
+	(Limit)(0),                    // 13: push.v1.Limit
 }
 var file_push_v1_requests_proto_depIdxs = []int32{
-	9,  // 0: push.v1.NotificationRequested.transport:type_name -> push.v1.Transport
-	10, // 1: push.v1.NotificationRequested.environment:type_name -> push.v1.Environment
-	11, // 2: push.v1.NotificationRequested.content:type_name -> push.v1.Content
-	11, // 3: push.v1.BroadcastRequested.content:type_name -> push.v1.Content
+	10, // 0: push.v1.NotificationRequested.transport:type_name -> push.v1.Transport
+	11, // 1: push.v1.NotificationRequested.environment:type_name -> push.v1.Environment
+	12, // 2: push.v1.NotificationRequested.content:type_name -> push.v1.Content
+	12, // 3: push.v1.BroadcastRequested.content:type_name -> push.v1.Content
 	0,  // 4: push.v1.BroadcastRequested.watermark:type_name -> push.v1.Watermark
-	8,  // 5: push.v1.BroadcastEnded.counts:type_name -> push.v1.TransportCounts
-	9,  // 6: push.v1.TransportCounts.transport:type_name -> push.v1.Transport
-	12, // 7: push.v1.TransportCounts.limited_by:type_name -> push.v1.Limit
+	9,  // 5: push.v1.BroadcastEnded.counts:type_name -> push.v1.TransportCounts
+	10, // 6: push.v1.TransportCounts.transport:type_name -> push.v1.Transport
+	13, // 7: push.v1.TransportCounts.limited_by:type_name -> push.v1.Limit
 	8,  // [8:8] is the sub-list for method output_type
 	8,  // [8:8] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
@@ -996,7 +1119,7 @@ func file_push_v1_requests_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_push_v1_requests_proto_rawDesc), len(file_push_v1_requests_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
