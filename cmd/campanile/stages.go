@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"path/filepath"
 
-
 	"github.com/campanile-push/campanile/api"
 	"github.com/campanile-push/campanile/eventlog"
 	"github.com/campanile-push/campanile/ingest"
