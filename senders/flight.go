@@ -42,12 +42,8 @@ type flight struct {
 	apart    bool   // its token is in doubt
 	doubt    string // why bad-token answers of its app are not believed; "": they are
 	step     step
+	seenUS   int64                  // when it was last looked at: a batch is looked at together
 	say      func(out *schemas.Out) // f.tell, bound once
-
-	finished    pushv1.DeliveryFinished
-	attempted   pushv1.DeliveryAttempted
-	invalidated pushv1.TokenInvalidated
-	source      pushv1.Source
 }
 
 func newFlight(s *Sender) *flight {
@@ -65,11 +61,10 @@ func (f *flight) load(r *schemas.Record) error {
 	if r.Type() != pushv1.EventType_EVENT_TYPE_SEND_REQUESTED {
 		return fmt.Errorf("%s[%d]@%d: no send: type %d: %w", r.Topic, r.Partition, r.Offset, r.Type(), schemas.ErrMalformed)
 	}
-	own := schemas.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Value: f.value}
-	if err := own.Into(&f.send); err != nil {
-		return err
+	e := &f.send // is empty: Reset, as Record.Into calls it, would tell protobuf's registry of it each time
+	if err := e.UnmarshalVTUnsafe(f.value[1:]); err != nil {
+		return fmt.Errorf("%s[%d]@%d: %w: %w", r.Topic, r.Partition, r.Offset, schemas.ErrMalformed, err)
 	}
-	e := &f.send
 	f.device = schemas.Device{App: e.App, Transport: f.where.Transport, Environment: e.Environment, Token: e.Token}
 	if f.device.App == "" { // a bulk send's app stands in its key alone
 		app, _, _ := bytes.Cut(f.key, []byte{0})
@@ -131,70 +126,10 @@ func (f *flight) render() (err error) {
 	return err
 }
 
-// tell says what became of the send.
-func (f *flight) tell(out *schemas.Out) {
-	hash := f.s.hasher.Hash(f.key)
-	f.source.Lane, f.source.Tier, f.source.Offset = f.where.Lane, f.where.Tier, f.offset
-	made := f.answer.Outcome != 0
-	if f.step.fate == finish {
-		f.tellFinished(out, hash)
-		return
-	}
-	if made || f.first() {
-		f.tellAttempted(out, hash, made)
-	}
-	e := &f.send
-	e.Attempt, e.NotBeforeUs = f.attempt.made, f.step.notBeforeUS
-	e.Source, e.Generation = &f.source, f.done.Generation()
-	e.LastOutcome, e.LastReason = f.step.outcome, f.step.reason
-	to := schemas.SendTopic{Transport: f.where.Transport, Lane: f.where.Lane, Tier: f.step.tier}
-	out.Retry(to, f.partition, f.key, e)
-}
-
-func (f *flight) tellFinished(out *schemas.Out, hash uint64) {
-	e := &f.finished
-	e.SendId, e.BroadcastId, e.RequestId = f.id[:], nil, f.send.RequestId
-	if !f.broadcast.IsZero() {
-		e.BroadcastId = f.broadcast[:]
-	}
-	e.App, e.Transport = f.device.App, f.where.Transport
-	e.Outcome, e.Reason, e.Attempt = f.step.outcome, f.step.reason, f.attempt.made
-	e.RequestedAtUs, e.FinishedAtUs, e.LatencyUs = f.requestedUS, f.s.nowUS(), f.answer.LatencyUS
-	e.Source, e.Generation, e.First = &f.source, f.done.Generation(), f.first()
-	e.LimitedBy = f.limit
-	out.DeliveryFinished(f.partition, hash, e)
-	if f.step.asOfUS == 0 {
-		return
-	}
-	d := &f.invalidated
-	d.App, d.Transport, d.Environment, d.Token = f.device.App, f.device.Transport, f.device.Environment, f.device.Token
-	d.AsOfUs, d.Reason, d.SendId, d.InvalidatedAtUs = f.step.asOfUS, f.step.reason, f.id[:], e.FinishedAtUs
-	out.TokenInvalidated(d)
-}
-
-func (f *flight) tellAttempted(out *schemas.Out, hash uint64, made bool) {
-	e := &f.attempted
-	e.SendId, e.BroadcastId = f.id[:], nil
-	if !f.broadcast.IsZero() {
-		e.BroadcastId = f.broadcast[:]
-	}
-	e.App, e.Transport = f.device.App, f.where.Transport
-	e.Outcome, e.Reason, e.First = f.step.outcome, f.step.reason, f.first()
-	e.Attempt, e.LatencyUs, e.AttemptedAtUs = 0, f.answer.LatencyUS, f.s.nowUS()
-	if made {
-		e.Attempt, e.AttemptedAtUs = f.attempt.made, f.attempt.beganUS
-	}
-	e.Source, e.Generation, e.LimitedBy = &f.source, f.done.Generation(), f.limit
-	if made {
-		e.LimitedBy = limitOf(f.answer.Verdict)
-	}
-	out.DeliveryAttempted(f.partition, hash, e)
-}
-
 // clear makes f ready for the next send. Buffers and bound functions stay.
 func (f *flight) clear() {
 	f.ctx, f.done, f.content, f.account, f.provider = nil, nil, nil, nil, nil
-	f.send.Reset()
+	f.send = pushv1.SendRequested{}
 	f.request.APNS, f.request.FCM, f.request.Token = nil, nil, ""
 	f.device, f.answer, f.step, f.attempt = schemas.Device{}, Result{}, step{}, attempt{}
 	f.cancelled, f.probe, f.apart, f.doubt, f.limit = false, false, false, "", limitNone

@@ -8,11 +8,11 @@ import (
 	"github.com/campanile-push/campanile/schemas"
 )
 
-// What a memory holds: sends are remembered for two to four minutes, and fewer where there are more than this many in a
-// generation (about 40 bytes each).
+// What a memory holds: sends are remembered for two to four minutes, and for less where there are more than this many in a
+// generation (16 MB of memory).
 const (
 	memoryTurn = 2 * time.Minute
-	memorySize = 1 << 20
+	memorySize = mostLoad << 18
 )
 
 // memory knows the sends of the last minutes, so that one that stands in the log twice is pushed once. It is safe for concurrent
@@ -21,12 +21,10 @@ type memory struct {
 	mu         sync.Mutex
 	size       int
 	turnedUS   int64
-	young, old map[schemas.ID]struct{}
+	young, old idSet
 }
 
-func newMemory(size int) *memory {
-	return &memory{size: size, young: map[schemas.ID]struct{}{}, old: map[schemas.ID]struct{}{}}
-}
+func newMemory(size int) *memory { return &memory{size: size} }
 
 // hop names one stay of a send in one topic, under one ownership: a retry is not its first attempt, and what an earlier ownership
 // started may have ended nowhere, since its outcome may not have reached the log.
@@ -51,39 +49,28 @@ type source struct {
 func (m *memory) add(key schemas.ID, nowUS int64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if nowUS-m.turnedUS > memoryTurn.Microseconds() || len(m.young) >= m.size {
+	if nowUS-m.turnedUS > memoryTurn.Microseconds() || m.young.n >= m.size {
 		m.young, m.old = m.old, m.young
-		clear(m.young)
+		m.young.clear()
 		if nowUS-m.turnedUS > 2*memoryTurn.Microseconds() {
-			clear(m.old)
+			m.old.clear()
 		}
 		m.turnedUS = nowUS
 	}
-	if _, ok := m.young[key]; ok {
-		return false
-	}
-	if _, ok := m.old[key]; ok {
-		return false
-	}
-	m.young[key] = struct{}{}
-	return true
+	return !m.old.has(key) && m.young.add(key)
 }
 
 // has reports whether key is remembered.
 func (m *memory) has(key schemas.ID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, ok := m.young[key]; ok {
-		return true
-	}
-	_, ok := m.old[key]
-	return ok
+	return m.young.has(key) || m.old.has(key)
 }
 
 // forget takes key out: nothing came of it.
 func (m *memory) forget(key schemas.ID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.young, key)
-	delete(m.old, key)
+	m.young.remove(key)
+	m.old.remove(key)
 }

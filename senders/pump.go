@@ -405,6 +405,7 @@ func (s *Sender) settle(answers []*flight) {
 	s.mu.Lock()
 	for i, f := range answers {
 		a := f.account
+		f.seenUS = now
 		s.inFlight--
 		a.inFlight--
 		if a.inFlight == 0 {

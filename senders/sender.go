@@ -32,6 +32,7 @@ type Sender struct {
 	end     context.CancelFunc
 	running sync.WaitGroup
 	flights sync.Pool
+	stories sync.Pool
 
 	broadcasts, apps waiters
 
@@ -77,6 +78,7 @@ func New(o Options) (*Sender, error) {
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.flights.New = func() any { return newFlight(s) }
+	s.stories.New = func() any { return &story{} }
 	s.broadcasts = waiters{s: s, catchUp: o.CatchUpBroadcasts, resume: s.withBroadcast}
 	s.apps = waiters{s: s, catchUp: o.CatchUpApps, resume: s.withAccount}
 	go s.pumpOn()
@@ -138,6 +140,7 @@ func (s *Sender) Deliver(ctx context.Context, in schemas.Batch, done schemas.Com
 	if !ok || where.Transport != s.options.Transport || where.Lane != s.options.Lane {
 		return fmt.Errorf("deliver: %q is no topic of the %s sender's %s lane", in.Topic, s.options.Transport.Word(), s.options.Lane.Word())
 	}
+	now := s.nowUS()
 	for i := range in.Records {
 		if !done.MayPush() {
 			return nil // the next owner has them
@@ -148,13 +151,13 @@ func (s *Sender) Deliver(ctx context.Context, in schemas.Batch, done schemas.Com
 			continue
 		}
 		f, _ := s.flights.Get().(*flight)
-		f.ctx, f.done, f.where, f.partition = ctx, done, where, in.Partition //nolint:fatcontext // one for each flight, not one in another
+		f.ctx, f.done, f.where, f.partition, f.seenUS = ctx, done, where, in.Partition, now //nolint:fatcontext // one for each flight, not one in another
 		if err := f.load(r); err != nil {
 			s.letter(r, done, err)
 			s.free(f)
 			continue
 		}
-		if s.finished.has(f.id) || !s.started.add(f.hop, s.nowUS()) {
+		if s.finished.has(f.id) || !s.started.add(f.hop, now) {
 			s.metrics.repeats.Inc()
 			done.Complete(f.offset, nil)
 			s.free(f)
@@ -204,7 +207,7 @@ func (s *Sender) withBroadcast(f *flight, last bool) {
 
 // withContent ends what is not to be pushed any more, moves on what is not yet due, and renders the rest.
 func (s *Sender) withContent(f *flight) {
-	now := s.nowUS()
+	now := f.seenUS
 	const slack = int64(100 * time.Millisecond / time.Microsecond) // clocks of brokers and senders differ
 	switch due := f.send.NotBeforeUs; {
 	case f.cancelled:
@@ -240,7 +243,7 @@ func renderReason(err error) string {
 
 // withAccount queues a send for its app. last: apps has been read to its end since the send was seen.
 func (s *Sender) withAccount(f *flight, last bool) {
-	now := s.nowUS()
+	now := f.seenUS
 	s.mu.Lock()
 	if _, ok := s.credentials[f.device.App]; !ok {
 		s.mu.Unlock()
@@ -306,7 +309,6 @@ func (s *Sender) enqueue(f *flight) {
 		a.queue.push(f)
 	}
 	s.queued++
-	s.metrics.queued.Set(float64(s.queued))
 	if !a.listed {
 		a.listed = true
 		s.ring = append(s.ring, a)

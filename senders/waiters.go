@@ -55,7 +55,9 @@ func (w *waiters) run() {
 			}
 			continue
 		}
+		now := w.s.nowUS()
 		for _, f := range waiting {
+			f.seenUS = now
 			if f.ctx.Err() != nil || !f.done.MayPush() {
 				w.s.drop(f)
 				continue
