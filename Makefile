@@ -96,6 +96,10 @@ tidy-check: ## fail if go.mod is not tidy
 .PHONY: check
 check: lint tidy-check generate-check test ## what a commit passes
 
+.PHONY: deployments-check
+deployments-check: ## check the image, units, compose file and alert rules with the tools that are here
+	deployments/check.sh
+
 .PHONY: clean
 clean: ## remove build/ (stop what runs there first)
 	rm -rf build
