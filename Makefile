@@ -63,6 +63,10 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 	  for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' $$target); do \
 	    echo "$$(dirname $$target) $$name"; go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) ./$$(dirname $$target); done; done
 
+.PHONY: chaos
+chaos: build ## kill, stop and cut off every part under load on three brokers, and reconcile (about 25 min, as root; CHAOS='--seed 7')
+	build/campanile chaos $(CHAOS)
+
 .PHONY: bench
 bench: build ## measure, as ratios in one run, into build/bench.json (ONLY=regexp for a part)
 	build/campanile bench --out build/bench.json --only '$(ONLY)'

@@ -69,7 +69,7 @@ Every flag below "Global Flags" is also a variable (CAMPANILE_HTTP_LISTEN) and a
 		upCommand(t),
 		appCommand(t), keyCommand(t), topicsCommand(t), broadcastCommand(t), importCommand(t), shadowCommand(t),
 		statsCommand(t), reconcileCommand(t),
-		simulatorCommand(t), benchCommand(t),
+		simulatorCommand(t), benchCommand(t), chaosCommand(t),
 		healthCommand(t), configCommand(t), keyFileCommand(t), engineCommand(t), chdbEngineCommand(t),
 	)
 	root.AddCommand(stageCommands(t)...)

@@ -68,6 +68,7 @@ make_cluster() {
   # A collation that is not the order of bytes: what relies on that order by accident fails here.
   as_owner "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 --locale-provider=icu --icu-locale=en-US >"$dir/initdb.log" 2>&1 ||
     fail "initdb: see $dir/initdb.log"
+  echo 'host all all 127.0.0.0/8 trust' >>"$dir/data/pg_hba.conf" # POSTGRES_HOST
 }
 
 start() {
