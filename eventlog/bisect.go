@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"runtime/debug"
 	"time"
 
@@ -37,9 +38,13 @@ func (p *panicked) Error() string {
 	return fmt.Sprintf("panic: %T", p.value)
 }
 
-// temporary reports whether an error says nothing about the records: the batch is tried again for ever.
+// temporary reports whether an error says nothing about the records: the batch is tried again for ever. One of the network never
+// does, whatever its own Temporary says, which is false for a connection that was reset.
 func temporary(err error) bool {
 	if errors.Is(err, schemas.ErrBehind) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return true
+	}
+	if network := net.Error(nil); errors.As(err, &network) {
 		return true
 	}
 	var t interface{ Temporary() bool }

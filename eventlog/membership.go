@@ -37,6 +37,7 @@ type part struct {
 	pending  []schemas.Record // polled, not committed
 	epoch    int32            // leader epoch of the last of them
 	failures int              // of the first of them, in a row
+	tries    int              // that failed, in a row, also by what says nothing about the records
 	wake     time.Time        // not before
 	paused   bool
 	stands   bool // until somebody looks
@@ -355,11 +356,11 @@ func (m *membership) settle(p *part) {
 		m.meter.in[p.at.topic].Add(float64(p.done))
 		m.meter.letters[p.at.topic].Add(float64(p.letters))
 		m.meter.batches.Inc()
-		p.failures = 0
+		p.failures, p.tries = 0, 0
 	}
 	switch {
 	case p.err == nil:
-		p.pending, p.failures = p.pending[:0], 0
+		p.pending, p.failures, p.tries = p.pending[:0], 0, 0
 		clear(p.pending[:cap(p.pending)]) // lets the fetches' memory go
 		m.pause(p, false)
 		return
@@ -375,9 +376,13 @@ func (m *membership) settle(p *part) {
 	if p.done == 0 && !temporary(p.err) {
 		p.failures++
 	}
-	delay := retryDelay(max(p.failures, 1))
+	p.tries++
+	if errors.Is(p.err, schemas.ErrBehind) {
+		p.tries = 1 // soon over
+	}
+	delay := retryDelay(p.tries)
 	m.log.Warn("batch failed", "topic", p.at.topic, "partition", p.at.partition, "records", len(p.pending)-p.done,
-		"failures", p.failures, "again_in", delay, "error", p.err)
+		"failures", p.tries, "again_in", delay, "error", p.err)
 	if m.session != nil {
 		m.delay = max(m.delay, delay) // a transaction holds all that was polled: the partitions wait together
 		return

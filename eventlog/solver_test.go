@@ -3,7 +3,9 @@ package eventlog
 import (
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,6 +38,7 @@ func TestSolverLeavesOutOnlyWhatCannotBeHandled(t *testing.T) {
 		"unknown, in truth":    {map[int64]error{3: unknown}, true, true, []int64{0, 1, 2}, 0, 3, errStands},
 		"unknown, elsewhere":   {map[int64]error{3: unknown}, false, true, []int64{0, 1, 2, 4}, 1, 5, nil},
 		"behind":               {map[int64]error{3: schemas.ErrBehind}, false, false, nil, 0, 0, schemas.ErrBehind},
+		"cut off":              {map[int64]error{3: fmt.Errorf("x: %w", &net.OpError{Op: "read", Err: syscall.ECONNRESET})}, false, false, nil, 0, 0, syscall.ECONNRESET},
 		"behind, then unknown": {map[int64]error{1: notNowError{bad}, 3: unknown}, true, false, nil, 0, 0, bad},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -26,8 +26,8 @@ func (p *Projector) Handle(ctx context.Context, in schemas.Batch, _ *schemas.Out
 		return err
 	}
 	err = fmt.Errorf("project %s[%d]: %w", in.Topic, in.Partition, err)
-	var says interface{ Temporary() bool }
-	if errors.As(err, &says) {
+	// The store's word alone: errors of the network have a Temporary of their own, which is false for a connection that was reset.
+	if says := (judged{}); errors.As(err, &says) {
 		return err
 	}
 	return Temporary(err)

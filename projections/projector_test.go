@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
+	"syscall"
 	"testing"
 
 	"github.com/campanile-push/campanile/projections"
@@ -29,6 +31,7 @@ func TestProjectorTellsAwayFromUnreadable(t *testing.T) {
 		temporary bool
 	}{
 		"away":         {away, true},
+		"cut off":      {fmt.Errorf("apply: %w", &net.OpError{Op: "read", Err: syscall.ECONNRESET}), true}, // it has a Temporary of its own
 		"unknown type": {fmt.Errorf("devices[0]@7: %w", schemas.ErrUnknownType), false},
 		"malformed":    {fmt.Errorf("devices[0]@7: %w", schemas.ErrMalformed), false},
 		"permanent":    {projections.Permanent(away), false},
