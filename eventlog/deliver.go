@@ -103,6 +103,7 @@ func (l *Log) RunDeliver(ctx context.Context, o DeliverOptions, d Deliverer) err
 		case errors.Is(err, ErrNoOffset):
 			log.Error("stage stopped: its consumer group has lost its place; decide with `campanile topics reset`",
 				"group", o.Group, "error", err)
+			l.metrics.lost.WithLabelValues(o.Group).Set(1)
 			return err
 		}
 		if time.Since(started) > time.Minute {

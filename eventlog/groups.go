@@ -23,6 +23,11 @@ type GroupOffset struct {
 	End       int64 // the high watermark
 }
 
+// Lost reports whether the group cannot go on there: it has no offset, or one whose record is not there (ErrNoOffset).
+func (g GroupOffset) Lost() bool {
+	return placed(g.Topic, g.Partition, g.Committed, g.Start, g.End) != nil
+}
+
 // Lag is the number of offsets that the group has not committed; all that is there where it has committed none.
 func (g GroupOffset) Lag() int64 { return g.End - max(g.Committed, g.Start) }
 
@@ -177,6 +182,20 @@ const (
 // ResetGroup commits offsets for a group without members, and returns what it committed. It is a person's decision: the
 // records between the old place and the new are skipped, or handled again.
 func (l *Log) ResetGroup(ctx context.Context, group string, to ResetTo) ([]GroupOffset, error) {
+	return l.ResetGroupAt(ctx, group, func(o GroupOffset) (int64, bool) {
+		switch to {
+		case ResetMissing:
+			return o.Start, o.Lost()
+		case ResetLatest:
+			return o.End, true
+		case ResetEarliest:
+		}
+		return o.Start, true
+	})
+}
+
+// ResetGroupAt is ResetGroup with a place for each partition: where place says so, what it says is committed.
+func (l *Log) ResetGroupAt(ctx context.Context, group string, place func(GroupOffset) (at int64, commit bool)) ([]GroupOffset, error) {
 	offsets, err := l.GroupOffsets(ctx, group)
 	if err != nil {
 		return nil, err
@@ -184,15 +203,9 @@ func (l *Log) ResetGroup(ctx context.Context, group string, to ResetTo) ([]Group
 	var commits kadm.Offsets
 	var done []GroupOffset
 	for _, o := range offsets {
-		at := o.Start
-		switch to {
-		case ResetMissing:
-			if o.Committed >= o.Start && o.Committed <= o.End {
-				continue
-			}
-		case ResetEarliest:
-		case ResetLatest:
-			at = o.End
+		at, commit := place(o)
+		if !commit {
+			continue
 		}
 		commits.AddOffset(l.name(o.Topic), o.Partition, at, -1)
 		o.Committed, o.Metadata = at, ""

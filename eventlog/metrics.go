@@ -23,6 +23,7 @@ type metrics struct {
 	inFlight    *prometheus.GaugeVec   // stage: sends given to a Deliver and not completed
 	skipped     *prometheus.CounterVec // stage: sends that a takeover found done
 	lag         *prometheus.GaugeVec   // group, topic
+	lost        *prometheus.GaugeVec   // group: 1
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -43,6 +44,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		inFlight:    gauge("stage_in_flight", "Sends begun and not yet recorded.", "stage"),
 		skipped:     counter("stage_takeover_skipped_total", "Sends that a takeover found done.", "stage"),
 		lag:         gauge("lag", "Records that a group has not committed, by topic.", "group", "topic"),
+		lost:        gauge("group_lost", "1: the group has lost its place, and a stage waits for `campanile topics reset`.", "group"),
 	}
 	for i, c := range m.collectors() {
 		if err := reg.Register(c); err != nil {
@@ -57,7 +59,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.recordsIn, m.recordsOut, m.batches, m.failures, m.deadLetters, m.stalled, m.inFlight, m.skipped, m.lag,
+		m.recordsIn, m.recordsOut, m.batches, m.failures, m.deadLetters, m.stalled, m.inFlight, m.skipped, m.lag, m.lost,
 	}
 }
 

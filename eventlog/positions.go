@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -77,6 +78,28 @@ func (m *membership) gap(ctx context.Context, topic schemas.Topic, partition int
 	}
 	return nil
 }
+
+// AwaitPlace waits until a group that has lost its place (ErrNoOffset) has an offset in every partition of its topics from which it
+// can go on, as `campanile topics reset` gives it, and ends the alarm campanile_group_lost. It looks every placeInterval, the first
+// time after one: what a look cannot see, such as offsets of a stage's own, does not make a hot loop of the caller. It returns
+// ctx's error when ctx ends before.
+func (l *Log) AwaitPlace(ctx context.Context, group string) error {
+	for sleep(ctx, placeInterval) {
+		offsets, err := l.GroupOffsets(ctx, group)
+		if err != nil {
+			l.log.Debug("a group's place is not to be had", "group", group, "error", err)
+			continue
+		}
+		if !slices.ContainsFunc(offsets, GroupOffset.Lost) {
+			l.metrics.lost.DeleteLabelValues(group)
+			l.log.Info("the group has a place again", "group", group)
+			return nil
+		}
+	}
+	return ctx.Err() //nolint:wrapcheck // the caller's own
+}
+
+const placeInterval = 2 * time.Second
 
 // placed refuses an offset from which a group cannot go on without skipping or starting over.
 func placed(topic schemas.Topic, partition int32, at, start, end int64) error {

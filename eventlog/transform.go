@@ -114,6 +114,7 @@ func (l *Log) RunTransform(ctx context.Context, o TransformOptions, t Transforme
 		case errors.Is(err, ErrNoOffset):
 			s.log.Error("stage stopped: its consumer group has lost its place; decide with `campanile topics reset`",
 				"group", o.Group, "error", err)
+			l.metrics.lost.WithLabelValues(o.Group).Set(1)
 			return err
 		}
 		if time.Since(started) > time.Minute {

@@ -134,7 +134,26 @@ func (p *process) startProjector(ctx context.Context) error {
 }
 
 func (p *process) transform(o eventlog.TransformOptions, t eventlog.Transformer) {
-	p.super.start(stages, o.Stage, func(ctx context.Context) error { return p.log.RunTransform(ctx, o, t) })
+	p.member(o.Stage, o.Group, func(ctx context.Context) error { return p.log.RunTransform(ctx, o, t) })
+}
+
+// member starts a stage that is a member of a consumer group. One that has lost its place leaves the group, so that `campanile topics
+// reset` can write its offsets, keeps the process unready, and goes on by itself when it has a place again; the process's other
+// stages work meanwhile.
+func (p *process) member(stage, group string, run func(ctx context.Context) error) {
+	p.super.start(stages, stage, func(ctx context.Context) error {
+		for {
+			err := run(ctx)
+			if !errors.Is(err, eventlog.ErrNoOffset) {
+				return err
+			}
+			p.health.wait(stage, fmt.Sprintf("run `campanile topics reset %s`: %v", group, err))
+			if err := p.log.AwaitPlace(ctx, group); err != nil {
+				return err
+			}
+			p.health.ready(stage)
+		}
+	})
 }
 
 // startRouter routes notifications, expands broadcasts, tallies and closes them, and lets the janitor sweep.
@@ -216,9 +235,10 @@ func (p *process) startSender(t schemas.Transport) error {
 		for _, s := range schemas.SendTopics(t, lane) {
 			topics = append(topics, s.Topic())
 		}
-		p.super.start(stages, stage, func(ctx context.Context) error {
+		group := schemas.SenderGroup(t, lane)
+		p.member(stage, group, func(ctx context.Context) error {
 			return p.log.RunDeliver(ctx, eventlog.DeliverOptions{
-				Stage: stage, Group: schemas.SenderGroup(t, lane), Topics: topics, Window: p.cfg.Senders.Window,
+				Stage: stage, Group: group, Topics: topics, Window: p.cfg.Senders.Window,
 				NotBefore: sender.NotBefore, LookBack: p.lookBack(),
 			}, sender)
 		})

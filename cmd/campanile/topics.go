@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/campanile-push/campanile/eventlog"
+	"github.com/campanile-push/campanile/router"
+	"github.com/campanile-push/campanile/schemas"
 )
 
 func topicsCommand(t *terminal) *cobra.Command {
@@ -114,7 +116,7 @@ func topicsResetCommand(t *terminal) *cobra.Command {
 				return fmt.Errorf("--to %q: want missing, earliest or latest", to)
 			}
 			return t.withLog(cmd, func(ctx context.Context, log *eventlog.Log, _ *secrets) error {
-				done, err := log.ResetGroup(ctx, args[0], place)
+				done, err := resetGroup(ctx, log, args[0], place)
 				if err != nil {
 					return err
 				}
@@ -126,9 +128,34 @@ func topicsResetCommand(t *terminal) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&to, "to", "missing", "missing: the first record that is there, where there is no valid offset; earliest: that everywhere, "+
+	cmd.Flags().StringVar(&to, "to", "missing", "missing: where there is no valid offset, the first record that is there, which the stages know "+
+		"whether they have handled, and for "+schemas.GroupDirectRouter+" the first notification that is not routed yet; earliest: the first record everywhere, "+
 		"handling records again; latest: the end, never reading what lies between")
 	return cmd
+}
+
+// resetGroup is Log.ResetGroup, but for the direct router: at the first record that is there it would send a week of notifications again,
+// so it goes on where its own output ends.
+func resetGroup(ctx context.Context, log *eventlog.Log, group string, to eventlog.ResetTo) ([]eventlog.GroupOffset, error) {
+	if group != schemas.GroupDirectRouter || to != eventlog.ResetMissing {
+		return log.ResetGroup(ctx, group, to)
+	}
+	resume := router.NewResume()
+	for _, topic := range router.ResumeTopics() {
+		if err := replay(ctx, log, "reset."+string(topic), resume.Answered, topic); err != nil {
+			return nil, err
+		}
+	}
+	if err := replay(ctx, log, "reset."+string(schemas.Notifications), resume.Asked, schemas.Notifications); err != nil {
+		return nil, err
+	}
+	return log.ResetGroupAt(ctx, group, func(o eventlog.GroupOffset) (int64, bool) {
+		place, ok := resume.Place(o.Partition)
+		if !ok {
+			return o.Start, o.Lost()
+		}
+		return max(place.Offset, o.Start), o.Lost()
+	})
 }
 
 func topicsForgetCommand(t *terminal) *cobra.Command {
