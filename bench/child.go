@@ -20,12 +20,14 @@ const (
 	roleBroker    = "broker"
 	roleSimulator = "simulator"
 	roleLoad      = "load"
+	roleFresh     = "fresh"
 )
 
 // order is what a child reads from its standard input: one line of JSON.
 type order struct {
-	Dir  string    `json:"dir,omitempty"`
-	Load *loadPlan `json:"load,omitempty"`
+	Dir   string     `json:"dir,omitempty"`
+	Load  *loadPlan  `json:"load,omitempty"`
+	Fresh *freshPlan `json:"fresh,omitempty"`
 }
 
 // brokerBytes is the budget of a benchmark's log: never met.
@@ -65,6 +67,11 @@ func Child(ctx context.Context, role string, stdin io.Reader, stdout io.Writer) 
 			return errors.New("an order for load without a plan")
 		}
 		return o.Load.serve(ctx, in, stdout)
+	case roleFresh:
+		if o.Fresh == nil {
+			return errors.New("an order for fresh connections without a plan")
+		}
+		return o.Fresh.serve(ctx, in, stdout)
 	}
 	return fmt.Errorf("%q is no role of a child", role)
 }

@@ -64,6 +64,11 @@ func benchmarks(devices int) []benchmark {
 			"ingest, pushes of Moodle's size answered when the log has them, against a gin handler that reads the body and answers",
 			(*harness).ingestPush,
 		},
+		{
+			slices.Concat(duelRows("tls/fresh"), duelRows("tls/fresh/resumed"), duelRows("tls/fresh/http1"), []string{"tls/fresh/p99_ms", "tls/fresh/stall/max_ms"}),
+			"ingest behind TLS, a new connection for each push as Moodle's curl makes it, against a bare net/http server that reads the body and answers",
+			(*harness).tlsFresh,
+		},
 		sender(schemas.APNS, senders.StockTransport),
 		sender(schemas.APNS, senders.H2Transport),
 		sender(schemas.FCM, senders.StockTransport),

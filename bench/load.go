@@ -103,12 +103,17 @@ func (p *loadPlan) one(conn net.Conn, r *bufio.Reader, request []byte) error {
 	if _, err := conn.Write(request); err != nil {
 		return err
 	}
+	return readStatus(r, p.Want)
+}
+
+// readStatus reads an answer without a body and compares its status.
+func readStatus(r *bufio.Reader, want string) error {
 	line, err := r.ReadSlice('\n')
 	if err != nil {
 		return err
 	}
-	if len(line) < 12 || string(line[9:12]) != p.Want {
-		return fmt.Errorf("want %s, got %q", p.Want, line)
+	if len(line) < 12 || string(line[9:12]) != want {
+		return fmt.Errorf("want %s, got %q", want, line)
 	}
 	for len(line) > 2 {
 		if line, err = r.ReadSlice('\n'); err != nil {

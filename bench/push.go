@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -119,13 +120,18 @@ func (t *topics) mustHold(ctx context.Context, topic schemas.Topic, want int64) 
 	return nil
 }
 
-// pushRequest is a push as Moodle makes it, whole.
-func pushRequest(p Phone) []byte {
-	body := fmt.Sprintf(`{"device":%q,"token":%q,"extra":{"courseid":"1","component":"mod_forum","name":"posts","subject":"Re: Timetable",`+
+// pushBody is what Moodle says of a post in a forum.
+func pushBody(p Phone) string {
+	return fmt.Sprintf(`{"device":%q,"token":%q,"extra":{"courseid":"1","component":"mod_forum","name":"posts","subject":"Re: Timetable",`+
 		`"smallmessage":"Anne posted in Timetable","notification":1,"contexturl":"https:\/\/moodle.example.org\/mod\/forum\/discuss.php?d=7#p9",`+
 		`"contexturlname":"Forum","replyto":"","timecreated":1800000000,"savedmessageid":42,"customdata":"{\"cmid\":\"5\",\"instance\":\"2\"}",`+
 		`"userfromid":"3","userfromfullname":"Anne O'Neil","usertoid":"4","processor":"moodle","site":"0123456789abcdef0123456789abcdef",`+
 		`"date":1800000000,"sitefullname":"Campus","siteshortname":"campus","wwwroot":"https:\/\/moodle.example.org","encrypted":false}}`, p.Platform, p.Token)
+}
+
+// pushRequest is a push as Moodle makes it, whole.
+func pushRequest(p Phone) []byte {
+	body := pushBody(p)
 	return fmt.Appendf(nil, "POST /api/v2/push/ HTTP/1.1\r\nHost: push.example.org\r\nUser-Agent: MoodleBot/5.1 (+https://moodle.example.org)\r\n"+
 		"Accept: application/json\r\nX-AN-APP-NAME: %s\r\nX-AN-APP-KEY: %s\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s",
 		app, benchKey, len(body), body)
@@ -139,17 +145,33 @@ type webServer struct {
 }
 
 func serveWeb(ctx context.Context, handler http.Handler) (*webServer, error) {
+	return serveWebWith(ctx, handler, nil)
+}
+
+// serveWebTLS is serveWeb with a certificate.
+func serveWebTLS(ctx context.Context, handler http.Handler, pair tls.Certificate) (*webServer, error) {
+	return serveWebWith(ctx, handler, &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil },
+	})
+}
+
+func serveWebWith(ctx context.Context, handler http.Handler, secure *tls.Config) (*webServer, error) {
 	var config net.ListenConfig
 	l, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	w := &webServer{address: l.Addr().String(), ended: make(chan struct{}), server: &http.Server{
-		Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 60 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: handler, TLSConfig: secure, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 60 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 	}}
 	go func() {
 		defer close(w.ended)
-		_ = w.server.Serve(l) // ends with close
+		if secure != nil { // either ends with close
+			_ = w.server.ServeTLS(l, "", "")
+			return
+		}
+		_ = w.server.Serve(l)
 	}()
 	return w, nil
 }

@@ -43,7 +43,8 @@ func TestEveryBenchmarkRuns(t *testing.T) {
 	}
 	for _, want := range []string{
 		"append/kfake/ratio", "append/batch/kfake/ratio", "transform/kfake/ratio", "deliver/kfake/ratio", "router/kfake/ratio", "router/memory/kfake/ratio",
-		"ingest/push/ratio", "sender/apns/0ms/200B/stock/cpu_us", "sender/fcm/0ms/200B/stock/cpu_us",
+		"ingest/push/ratio", "tls/fresh/ratio", "tls/fresh/resumed/ratio", "tls/fresh/http1/ratio", "tls/fresh/p99_ms", "tls/fresh/stall/max_ms",
+		"sender/apns/0ms/200B/stock/cpu_us", "sender/fcm/0ms/200B/stock/cpu_us",
 		"sender/apns/0ms/200B/h2/cpu_us", "sender/fcm/0ms/200B/h2/cpu_us", "pipeline/embedded/300/cpu_us",
 	} {
 		if !have[want] {
