@@ -265,7 +265,7 @@ type reconciled struct {
 func (w *world) reconcile(t *testing.T) reconciled {
 	t.Helper()
 	var r reconciled
-	if err := json.Unmarshal([]byte(w.run(t, "reconcile", "--json")), &r); err != nil {
+	if err := json.Unmarshal([]byte(w.run(t, "reconcile", "--json", "--log-only")), &r); err != nil {
 		t.Fatal(err)
 	}
 	return r
