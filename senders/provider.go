@@ -35,6 +35,8 @@ type Request struct {
 	// ExpiresUS is when the push loses its meaning, Unix microseconds. Zero is the provider's default: APNs tries once and
 	// stores nothing, as AirNotifier asked of it; FCM keeps a message for four weeks.
 	ExpiresUS int64
+	// At is when the attempt begins; zero: when Push is called.
+	At time.Time
 	// Tag is the caller's own.
 	Tag any
 }
@@ -50,8 +52,7 @@ type Result struct {
 	RetryAfter time.Duration
 	// TimestampUS is since when the token is dead, Unix microseconds; zero: not said. Only APNs says it, with 410.
 	TimestampUS int64
-	Name        string // apns-id, or FCM's projects/…/messages/…
-	LatencyUS   int64  // from the start of the attempt to the whole answer
+	LatencyUS   int64 // from the start of the attempt to the whole answer
 }
 
 // Reasons of our own, where the provider gave none.

@@ -108,12 +108,13 @@ func (s *Sender) act(r *round) bool {
 	for _, a := range r.open {
 		s.openProvider(a)
 	}
-	began := int64(0)
+	var began time.Time
 	if len(r.start) > 0 {
-		began = s.nowUS()
+		began = s.options.Now()
 	}
+	beganUS := began.UnixMicro()
 	for _, d := range r.start {
-		d.f.attempt.beganUS = began
+		d.f.attempt.beganUS, d.f.request.At = beganUS, began
 		d.f.provider = d.p
 		d.p.Push(d.f.ctx, &d.f.request, s.answered)
 	}

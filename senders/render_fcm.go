@@ -9,29 +9,39 @@ import (
 	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
 )
 
-// FCMMessage is content in FCM's words. Only the token and the time to live differ from device to device, so each request is three
-// pieces and two values.
+// FCMMessage is content in FCM's words. Only the token and the time to live differ from device to device. They stand first, so that
+// all else is one piece that every request shares.
 type FCMMessage struct {
-	head, tail []byte
-	timeless   bool // the caller set a time to live of its own
+	// Tail is a request's body but for its Start.
+	Tail     []byte
+	timeless bool // the caller set a time to live of its own
 }
 
-// AppendBody appends the request's whole body for one token. ttl is what is left of the message's life; negative: the provider's
-// default.
+const (
+	fcmToken   = `{"message":{"token":`
+	fcmAndroid = `,"android":{`
+)
+
+// AppendBody appends the request's whole body for one token: AppendStart and Tail.
 func (m *FCMMessage) AppendBody(b []byte, token string, ttlSeconds int64) []byte {
-	b = append(b, `{"message":{"token":`...)
+	return append(m.AppendStart(b, token, ttlSeconds), m.Tail...)
+}
+
+// AppendStart appends what stands before Tail. ttl is what is left of the message's life; negative: the provider's default.
+func (m *FCMMessage) AppendStart(b []byte, token string, ttlSeconds int64) []byte {
+	b = append(b, fcmToken...)
 	b = appendString(b, token)
-	b = append(b, m.head...)
+	b = append(b, fcmAndroid...)
 	if ttlSeconds >= 0 && !m.timeless {
 		b = append(b, `"ttl":"`...)
 		b = strconv.AppendInt(b, min(ttlSeconds, maxTTL), 10)
 		b = append(b, `s",`...)
 	}
-	return append(b, m.tail...)
+	return b
 }
 
 // Size is the number of bytes of a body but for token and time to live.
-func (m *FCMMessage) Size() int { return len(m.head) + len(m.tail) }
+func (m *FCMMessage) Size() int { return len(fcmAndroid) + len(m.Tail) }
 
 // maxTTL is FCM's longest time to live: four weeks, in seconds.
 const maxTTL = 2_419_200
@@ -93,27 +103,25 @@ func renderFCM(c *pushv1.Content, expiresUS int64) (*FCMMessage, error) {
 		apns = apnsBlock(c, expiresUS)
 	}
 
-	var head []byte
+	// android always has its priority, so that a comma fits between a time to live and the rest of it.
+	tail := android.append(nil)[1:]
 	if n := notification(c); n != nil {
-		head = n.append(append(head, `,"notification":`...))
+		tail = n.append(append(tail, `,"notification":`...))
 	}
 	if data := fcmData(c); len(data) > 0 {
-		head = data.append(append(head, `,"data":`...))
+		tail = data.append(append(tail, `,"data":`...))
 	}
 	if len(apns) > 0 {
-		head = apns.append(append(head, `,"apns":`...))
+		tail = apns.append(append(tail, `,"apns":`...))
 	}
 	webpush, err := given.child("webpush")
 	if err != nil {
 		return nil, fmt.Errorf("fcm: %w: %w", err, ErrBadContent)
 	}
 	if len(webpush) > 0 {
-		head = webpush.append(append(head, `,"webpush":`...))
+		tail = webpush.append(append(tail, `,"webpush":`...))
 	}
-	m := &FCMMessage{timeless: android.has("ttl")}
-	m.head = append(head, `,"android":{`...)
-	m.tail = append(android.append(nil)[1:], "}}"...) // android always has its priority, so that a comma fits before it
-	return m, nil
+	return &FCMMessage{Tail: append(tail, "}}"...), timeless: android.has("ttl")}, nil
 }
 
 func notification(c *pushv1.Content) object {

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/campanile-push/campanile/senders"
@@ -18,8 +19,7 @@ import (
 type direct struct {
 	*target
 	client *h2.Client
-	places chan struct{} // one for each push in flight
-	pool   sync.Pool     // of *push
+	pool   sync.Pool // of *push
 
 	heads headCache
 }
@@ -38,12 +38,12 @@ type push struct {
 
 func openDirect(t *target, o Options) (*direct, error) {
 	client, err := h2.NewClient(h2.ClientOptions{
-		Addr: addr(t.url), TLS: t.config, MaxConns: o.MaxConns, Timeout: t.timeout, MaxBody: maxAnswer, Keep: []string{"apns-id", "retry-after"},
+		Addr: addr(t.url), TLS: t.config, MaxConns: o.MaxConns, Timeout: t.timeout, MaxBody: maxAnswer, Keep: []string{"retry-after"},
 	})
 	if err != nil {
 		return nil, err
 	}
-	p := &direct{target: t, client: client, places: make(chan struct{}, t.limit)}
+	p := &direct{target: t, client: client}
 	p.heads.authority = t.url.Host
 	p.pool.New = func() any {
 		f := &push{p: p}
@@ -61,14 +61,11 @@ func (p *direct) Push(ctx context.Context, r *senders.Request, done senders.Done
 		done(r, senders.Result{NoAttempt: true})
 		return
 	}
-	select {
-	case p.places <- struct{}{}:
-	case <-ctx.Done():
-		done(r, senders.Result{NoAttempt: true})
-		return
-	}
 	f, _ := p.pool.Get().(*push)
-	f.ctx, f.r, f.done, f.began = ctx, r, done, time.Now()
+	f.ctx, f.r, f.done, f.began = ctx, r, done, r.At
+	if f.began.IsZero() {
+		f.began = time.Now()
+	}
 	if p.signer != nil {
 		var err error
 		if f.bearer, err = p.signer.bearer(f.began); err != nil {
@@ -92,21 +89,36 @@ func (p *direct) Push(ctx context.Context, r *senders.Request, done senders.Done
 // fill writes the request.
 func (f *push) fill() (err error) {
 	r, m := f.r, f.r.APNS
-	f.Head, err = f.p.heads.get(headKey{f.p.topic + m.TopicSuffix, m.PushType, m.Priority}, f.bearer)
-	f.Path = append(append(f.Path[:0], "/3/device/"...), url.PathEscape(r.Token)...)
+	f.Head, err = f.p.heads.of(f.p.topic, m, f.bearer)
+	f.Path = appendToken(append(f.Path[:0], "/3/device/"...), r.Token)
 	f.Body = m.Payload
 	f.Deadline = f.began.Add(f.p.timeout)
 	f.Fields.Reset()
 	f.number = r.SendID.Append(f.number[:0])
-	f.Fields.AddBytes("apns-id", f.number)
-	f.number = strconv.AppendInt(f.number[:0], max(r.ExpiresUS, 0)/1e6, 10) // 0: APNs tries once
-	f.Fields.AddBytes("apns-expiration", f.number)
-	f.number = strconv.AppendInt(f.number[:0], int64(len(f.Body)), 10)
-	f.Fields.AddBytes("content-length", f.number)
+	f.Fields.Put(idField, f.number)
+	f.Fields.PutInt(expirationField, max(r.ExpiresUS, 0)/1e6) // 0: APNs tries once
+	f.Fields.PutInt(lengthField, int64(len(f.Body)))
 	if m.CollapseID != "" {
 		f.Fields.Add("apns-collapse-id", m.CollapseID)
 	}
 	return err
+}
+
+// The fields that are different each time.
+var (
+	idField         = h2.NewName("apns-id")
+	expirationField = h2.NewName("apns-expiration")
+	lengthField     = h2.NewName("content-length")
+)
+
+// appendToken appends a device token as a path has it. All that Apple ever gave out are hex digits.
+func appendToken(b []byte, token string) []byte {
+	for i := range len(token) {
+		if c := token[i]; (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+			return append(b, url.PathEscape(token)...)
+		}
+	}
+	return append(b, token...)
 }
 
 // answered is the request's Done.
@@ -125,21 +137,19 @@ func (f *push) answered(_ *h2.Request, res *h2.Response, err error) {
 			reason = senders.ReasonNoBody
 		}
 	}
-	now := time.Now()
 	answer := senders.Result{
-		Verdict: senders.APNSVerdict(res.Status, reason), Status: res.Status, Reason: reason, TimestampUS: timestamp, Name: res.Get("apns-id"),
-		RetryAfter: senders.ReadRetryAfter(res.Get("retry-after"), now), LatencyUS: max(now.Sub(f.began).Microseconds(), 1),
+		Verdict: senders.APNSVerdict(res.Status, reason), Status: res.Status, Reason: reason, TimestampUS: timestamp,
+		RetryAfter: senders.ReadRetryAfter(res.Get("retry-after"), res.At), LatencyUS: max(res.At.Sub(f.began).Microseconds(), 1),
 	}
 	f.p.heed(answer, f.bearer)
 	f.end(answer)
 }
 
-// end gives the push's place back, and then the answer: who hears it may push again at once.
+// end gives the answer.
 func (f *push) end(answer senders.Result) {
 	p, r, done := f.p, f.r, f.done
 	f.ctx, f.r, f.done, f.Body = nil, nil, nil, nil
 	p.pool.Put(f)
-	<-p.places
 	done(r, answer)
 }
 
@@ -157,6 +167,7 @@ type headKey struct {
 // headCache keeps the constant parts of requests under the present provider token.
 type headCache struct {
 	authority string
+	last      atomic.Pointer[lastHead] // the usual one
 
 	mu     sync.Mutex
 	bearer string
@@ -165,6 +176,25 @@ type headCache struct {
 
 // mostHeads bounds them: topics and push types come from callers.
 const mostHeads = 32
+
+// lastHead is the head that was asked for last.
+type lastHead struct {
+	m      *senders.APNSMessage
+	bearer string
+	head   *h2.Head
+}
+
+// of returns the head of a message, which many devices share.
+func (c *headCache) of(topic string, m *senders.APNSMessage, bearer string) (*h2.Head, error) {
+	if last := c.last.Load(); last != nil && last.m == m && last.bearer == bearer {
+		return last.head, nil
+	}
+	head, err := c.get(headKey{topic + m.TopicSuffix, m.PushType, m.Priority}, bearer)
+	if err == nil {
+		c.last.Store(&lastHead{m, bearer, head})
+	}
+	return head, err
+}
 
 func (c *headCache) get(k headKey, bearer string) (*h2.Head, error) {
 	c.mu.Lock()

@@ -186,7 +186,7 @@ func (p *stock) push(ctx context.Context, r *senders.Request) senders.Result {
 		return failed(ctx, err, began)
 	}
 	answer := senders.Result{
-		Verdict: senders.APNSVerdict(c.status, c.reason), Status: c.status, Reason: c.reason, TimestampUS: c.timestampUS, Name: c.id,
+		Verdict: senders.APNSVerdict(c.status, c.reason), Status: c.status, Reason: c.reason, TimestampUS: c.timestampUS,
 		RetryAfter: senders.ReadRetryAfter(c.retryAfter, time.Now()), LatencyUS: time.Since(began).Microseconds(),
 	}
 	p.heed(answer, c.bearer)

@@ -22,7 +22,6 @@ type call struct {
 	bearer      string
 	status      int
 	retryAfter  string
-	id          string
 	reason      string
 	timestampUS int64
 }
@@ -74,7 +73,7 @@ func (w wire) CloseIdleConnections() {
 
 // read keeps an answer. Its body is closed.
 func (c *call) read(res *http.Response) {
-	c.status, c.id, c.retryAfter = res.StatusCode, res.Header.Get("apns-id"), res.Header.Get("retry-after")
+	c.status, c.retryAfter = res.StatusCode, res.Header.Get("retry-after")
 	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode == http.StatusOK {
 		_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer)) // empty; to its end, so that the stream is free

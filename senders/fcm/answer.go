@@ -1,12 +1,10 @@
 package fcm
 
 import (
-	"bytes"
 	"encoding/json"
 	"net/http"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/campanile-push/campanile/senders"
 )
@@ -36,7 +34,7 @@ const badToken = "not a valid FCM registration token"
 func read(status int, retryAfter string, body []byte, now time.Time) senders.Result {
 	r := senders.Result{Status: status, RetryAfter: senders.ReadRetryAfter(retryAfter, now)}
 	if status == http.StatusOK { // it was taken, whatever the body
-		r.Verdict, r.Name = senders.FCMVerdict(status, "", false), readName(body)
+		r.Verdict = senders.FCMVerdict(status, "", false)
 		return r
 	}
 	var f failure
@@ -62,37 +60,6 @@ func read(status int, retryAfter string, body []byte, now time.Time) senders.Res
 		r.Reason = senders.ReasonNoBody
 	}
 	return r
-}
-
-// readName reads the name in {"name": "projects/…/messages/…"}. The usual answer, one field without escapes, is read without
-// encoding/json, which costs more than the rest of an answer.
-func readName(body []byte) string {
-	t := blankless(body)
-	if t, ok := bytes.CutPrefix(t, []byte{'{'}); ok {
-		if t, ok = bytes.CutPrefix(blankless(t), []byte(`"name"`)); ok {
-			if t, ok = bytes.CutPrefix(blankless(t), []byte{':'}); ok {
-				if t, ok = bytes.CutPrefix(blankless(t), []byte{'"'}); ok {
-					name, rest, ok := bytes.Cut(t, []byte{'"'})
-					if ok && string(blankless(rest)) == "}" && plain(name) {
-						return string(name)
-					}
-				}
-			}
-		}
-	}
-	var sent struct {
-		Name string `json:"name"`
-	}
-	_ = json.Unmarshal(body, &sent)
-	return sent.Name
-}
-
-// blankless is b without JSON's white space at its ends.
-func blankless(b []byte) []byte { return bytes.Trim(b, " \t\r\n") }
-
-// plain reports whether JSON reads b as it stands.
-func plain(b []byte) bool {
-	return !bytes.ContainsFunc(b, func(c rune) bool { return c < ' ' || c == '\\' || c >= utf8.RuneSelf })
 }
 
 // word bounds what a server calls a reason.

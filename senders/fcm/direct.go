@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -18,8 +17,7 @@ import (
 type direct struct {
 	*target
 	client *h2.Client
-	places chan struct{} // one for each push in flight
-	pool   sync.Pool     // of *push
+	pool   sync.Pool // of *push
 
 	life context.Context //nolint:containedctx // ends with Close: the first fetch outlives Open
 	end  context.CancelFunc
@@ -53,7 +51,7 @@ func openDirect(t *target, o Options) (senders.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &direct{target: t, client: client, places: make(chan struct{}, t.limit)}
+	p := &direct{target: t, client: client}
 	p.pool.New = func() any {
 		f := &push{p: p}
 		f.Done = f.answered
@@ -71,14 +69,11 @@ func (p *direct) Push(ctx context.Context, r *senders.Request, done senders.Done
 		done(r, senders.Result{NoAttempt: true})
 		return
 	}
-	select {
-	case p.places <- struct{}{}:
-	case <-ctx.Done():
-		done(r, senders.Result{NoAttempt: true})
-		return
-	}
 	f, _ := p.pool.Get().(*push)
-	f.ctx, f.r, f.done, f.began = ctx, r, done, time.Now()
+	f.ctx, f.r, f.done, f.began = ctx, r, done, r.At
+	if f.began.IsZero() {
+		f.began = time.Now()
+	}
 	var ok bool
 	if f.access, ok = p.tokens.access(f.began); ok { //nolint:contextcheck // a fetch is for all, not for who came first
 		f.start()
@@ -144,21 +139,23 @@ func (f *push) fill() (err error) {
 	if r.ExpiresUS > 0 {
 		ttl = max((r.ExpiresUS-f.began.UnixMicro())/1e6, 0)
 	}
-	f.body = r.FCM.AppendBody(f.body[:0], r.Token, ttl)
-	f.Body = f.body
+	f.body = r.FCM.AppendStart(f.body[:0], r.Token, ttl)
+	f.Body, f.Tail = f.body, r.FCM.Tail
 	f.Deadline = f.began.Add(f.p.timeout)
 	f.Fields.Reset()
-	f.value = strconv.AppendInt(f.value[:0], int64(len(f.Body)), 10)
-	f.Fields.AddBytes("content-length", f.value)
+	f.Fields.PutInt(lengthField, int64(len(f.Body)+len(f.Tail)))
 	if f.p.named {
 		f.value = r.SendID.Append(f.value[:0])
-		f.Fields.AddBytes(sendIDField, f.value)
+		f.Fields.Put(sendIDField, f.value)
 	}
 	return err
 }
 
-// sendIDField is sendIDHeader as HTTP/2 writes it.
-var sendIDField = strings.ToLower(sendIDHeader)
+// The fields that are different each time; sendIDField is sendIDHeader as HTTP/2 writes it.
+var (
+	lengthField = h2.NewName("content-length")
+	sendIDField = h2.NewName(strings.ToLower(sendIDHeader))
+)
 
 // headFor is the constant part of requests under an access token.
 func (p *direct) headFor(access string) (*h2.Head, error) {
@@ -191,7 +188,7 @@ func (f *push) answered(_ *h2.Request, res *h2.Response, err error) {
 		f.finish(senders.Result{Verdict: senders.Verdict{Outcome: unavailable}, Reason: reason, LatencyUS: time.Since(f.began).Microseconds()})
 		return
 	}
-	now := time.Now()
+	now := res.At
 	answer := read(res.Status, res.Get("retry-after"), res.Body, now)
 	answer.LatencyUS = max(now.Sub(f.began).Microseconds(), 1)
 	if answer.Has(senders.RefreshToken) {
@@ -203,15 +200,14 @@ func (f *push) answered(_ *h2.Request, res *h2.Response, err error) {
 // mostKept bounds the buffers that a pooled push keeps, bytes: a message and its token.
 const mostKept = 16 << 10
 
-// finish gives the push's place back, and then the answer: who hears it may push again at once.
+// finish gives the answer.
 func (f *push) finish(answer senders.Result) {
 	p, r, done := f.p, f.r, f.done
-	f.ctx, f.r, f.done, f.Body = nil, nil, nil, nil
+	f.ctx, f.r, f.done, f.Body, f.Tail = nil, nil, nil, nil, nil
 	if cap(f.body) > mostKept {
 		f.body = nil
 	}
 	p.pool.Put(f)
-	<-p.places
 	done(r, answer)
 }
 

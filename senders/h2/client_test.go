@@ -458,3 +458,28 @@ func TestAServerThatCannotBeReachedIsAnErrorAndNoStorm(t *testing.T) {
 		t.Errorf("want a few dials for all, got %+v", s)
 	}
 }
+
+// TestATailFollowsTheBody splits a body that needs several frames and windows everywhere that matters.
+func TestATailFollowsTheBody(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, implementation string) {
+		s := serve(t, implementation, 100, echo)
+		c := s.client(t, func(o *h2.ClientOptions) { o.MaxBody = 128 << 10 })
+		whole := bytes.Repeat([]byte("0123456789abcdef"), 5000)
+		name := h2.NewName("x-id")
+		for _, at := range []int{0, 1, 16_383, 16_384, 16_385, 65_535, 79_999, 80_000} {
+			r := &h2.Request{Head: head(t, s.addr, ""), Path: []byte("/x"), Body: whole[:at], Tail: whole[at:]}
+			r.Fields.PutInt(name, int64(at))
+			res, err := c.Do(t.Context(), r)
+			if err != nil || !bytes.Equal(res.Body, whole) || res.Get("x-id") != strconv.Itoa(at) || res.At.IsZero() {
+				t.Errorf("cut at %d: want the body back, got %v", at, err)
+			}
+		}
+		bad := h2.NewName("X Y")
+		r := &h2.Request{Head: head(t, s.addr, "/")}
+		r.Fields.Put(bad, nil)
+		if _, err := c.Do(t.Context(), r); !errors.Is(err, h2.ErrNotSent) {
+			t.Errorf("want ErrNotSent for a bad name, got %v", err)
+		}
+	})
+}

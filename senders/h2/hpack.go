@@ -230,12 +230,7 @@ func (d *decoder) ignored(name string, raw []byte) bool {
 	if len(raw) == 0 || raw[0] == ':' || !validName(raw) {
 		return false
 	}
-	for _, k := range d.keep {
-		if string(raw) == k {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(d.keep, func(k string) bool { return k == string(raw) })
 }
 
 func (d *decoder) emit(e *entry, b *block) {

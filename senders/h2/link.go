@@ -106,7 +106,7 @@ func (l *link) send(r *Request) {
 	l.streams.add(r)
 
 	flags := byte(flagEndHeaders)
-	if len(r.Body) == 0 {
+	if len(r.Body)+len(r.Tail) == 0 {
 		flags |= flagEndStream
 	}
 	start := len(l.buf)
@@ -123,8 +123,8 @@ func (l *link) send(r *Request) {
 	} else {
 		l.split(start, id, flags)
 	}
-	r.unsent = r.Body
-	if len(r.unsent) > 0 && !l.flow(r) {
+	r.unsent, r.tail = r.Body, r.Tail
+	if r.left() > 0 && !l.flow(r) {
 		if len(l.blocked) > 2*l.streams.len() { // most of them have ended
 			l.unblock()
 		}
@@ -151,17 +151,20 @@ func (l *link) split(start int, id uint32, flags byte) {
 
 // flow sends what the windows allow of a body, and reports whether that was all.
 func (l *link) flow(r *Request) bool {
-	for len(r.unsent) > 0 {
-		n := min(int64(len(r.unsent)), l.window, r.window, int64(l.peerFrame))
+	for left := r.left(); left > 0; left = r.left() {
+		n := min(int64(left), l.window, r.window, int64(l.peerFrame))
 		if n <= 0 {
 			return false
 		}
 		flags := byte(0)
-		if int(n) == len(r.unsent) {
+		if int(n) == left {
 			flags = flagEndStream
 		}
-		l.buf = append(appendFrameHeader(l.buf, int(n), frameData, flags, r.id), r.unsent[:n]...)
-		r.unsent = r.unsent[n:]
+		first := min(int(n), len(r.unsent))
+		rest := int(n) - first
+		l.buf = appendFrameHeader(l.buf, int(n), frameData, flags, r.id)
+		l.buf = append(append(l.buf, r.unsent[:first]...), r.tail[:rest]...)
+		r.unsent, r.tail = r.unsent[first:], r.tail[rest:]
 		l.window -= n
 		r.window -= n
 	}
@@ -172,7 +175,7 @@ func (l *link) flow(r *Request) bool {
 func (l *link) unblock() {
 	left := l.blocked[:0]
 	for _, id := range l.blocked {
-		if r := l.streams.get(id); r != nil && len(r.unsent) > 0 && !l.flow(r) {
+		if r := l.streams.get(id); r != nil && r.left() > 0 && !l.flow(r) {
 			left = append(left, id)
 		}
 	}
@@ -183,7 +186,7 @@ func (l *link) unblock() {
 // forget takes a stream off the link.
 func (l *link) forget(r *Request) {
 	l.streams.remove(r)
-	r.link, r.unsent = nil, nil
+	r.link, r.unsent, r.tail = nil, nil, nil
 	if l.streams.len() > 0 {
 		return
 	}
@@ -253,7 +256,7 @@ func (l *link) die(err error, code Code) {
 	var again []*Request
 	for r := range l.streams.all() {
 		l.streams.remove(r)
-		r.link, r.unsent = nil, nil
+		r.link, r.unsent, r.tail = nil, nil, nil
 		if r.id >= l.untaken {
 			again = append(again, r)
 		} else {

@@ -82,7 +82,7 @@ func (l *link) refuse(r *Request, code Code) {
 
 // complete ends a stream with its answer. ended: the peer has said its last.
 func (l *link) complete(r *Request, ended bool) {
-	if len(r.unsent) > 0 || !ended { // answered before it was asked in full, or cut off
+	if r.left() > 0 || !ended { // answered before it was asked in full, or cut off
 		l.reset(r, Cancel)
 	} else {
 		l.forget(r)
@@ -249,7 +249,7 @@ func (l *link) takeGoAway(h frameHeader, p []byte) error {
 	for r := range l.streams.all() {
 		if r.id > last {
 			l.streams.remove(r)
-			r.link, r.unsent = nil, nil
+			r.link, r.unsent, r.tail = nil, nil, nil
 			again = append(again, r)
 		}
 	}
@@ -286,7 +286,7 @@ func (l *link) takeWindow(h frameHeader, p []byte) error {
 		l.refuse(r, windowCode(n))
 		return nil
 	}
-	if len(r.unsent) > 0 {
+	if r.left() > 0 {
 		l.flow(r)
 		l.kick()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -54,6 +55,37 @@ type Fields struct {
 	block []byte
 	size  int
 	err   error
+}
+
+// Name is a field's name that many requests use: checked and encoded once.
+type Name struct {
+	literal []byte
+	size    int
+	err     error
+}
+
+// NewName prepares a name, in lower case. What is wrong with it, Start says.
+func NewName(name string) *Name {
+	n := &Name{literal: appendText([]byte{neverIndexed}, name), size: len(name)}
+	if !validName(name) {
+		n.err = fmt.Errorf("h2: bad header field %q", name)
+	}
+	return n
+}
+
+// Put adds a field whose value is known to be clean: letters, digits and the like, as a number or an id.
+func (f *Fields) Put(name *Name, value []byte) {
+	if name.err != nil && f.err == nil {
+		f.err = name.err
+	}
+	f.block = appendText(append(f.block, name.literal...), value)
+	f.size += fieldSize(name.size, len(value))
+}
+
+// PutInt adds a number.
+func (f *Fields) PutInt(name *Name, value int64) {
+	var digits [20]byte
+	f.Put(name, strconv.AppendInt(digits[:0], value, 10))
 }
 
 // Reset empties it.
@@ -114,6 +146,7 @@ type Request struct {
 	Path   []byte // where the head has none
 	Fields Fields
 	Body   []byte // not copied: it must stay as it is until Done
+	Tail   []byte // what follows Body; it may be shared by many requests
 	// Deadline ends the request; zero: the client's Timeout from now.
 	Deadline time.Time
 	// Done is called exactly once for each Start without an error, perhaps before it returns, by a goroutine that many requests need:
@@ -129,6 +162,7 @@ type Request struct {
 	link     *link // nil: it waits
 	id       uint32
 	unsent   []byte // of Body
+	tail     []byte // unsent of Tail
 	window   int64  // of the stream
 	received int64  // bytes of DATA
 	answered bool   // the final header block has come
@@ -201,5 +235,8 @@ func (e ConnError) Error() string {
 	}
 	return "h2: " + by + ": " + e.Code.String() + text
 }
+
+// left is the number of bytes that have not been sent.
+func (r *Request) left() int { return len(r.unsent) + len(r.tail) }
 
 func notSent(err error) error { return fmt.Errorf("%w: %w", ErrNotSent, err) }

@@ -55,7 +55,7 @@ func ServeAsChild(body string) bool {
 }
 
 func listen() net.Listener {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		panic(fmt.Sprintf("listen on loopback: %v", err)) // a child of a benchmark has nobody else to tell
 	}

@@ -2,6 +2,7 @@ package providertest
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"encoding/binary"
 	"net"
@@ -57,7 +58,7 @@ const (
 
 func (f Frames) serve(conn net.Conn) {
 	defer func() { _ = conn.Close() }()
-	if secure, ok := conn.(*tls.Conn); ok && secure.Handshake() != nil {
+	if secure, ok := conn.(*tls.Conn); ok && secure.HandshakeContext(context.Background()) != nil {
 		return
 	}
 	c := &framesConn{Frames: f, conn: conn, wake: make(chan struct{}, 1)}
