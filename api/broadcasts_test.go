@@ -104,6 +104,25 @@ func TestProgressSumsPartitionsAndTransports(t *testing.T) {
 	}
 }
 
+func TestWhatSendersSayIsWhatLimits(t *testing.T) {
+	t.Parallel()
+	v, id := newView(t), named(1)
+	v.request(id, nil)
+	v.move(id, schemas.APNS, 10, true)
+	v.move(id, schemas.FCM, 20, true)
+	v.count(id, 0, &pushv1.TransportCounts{Transport: schemas.APNS, FirstOutcomes: 10, Accepted: 10, LimitedBy: pushv1.Limit_LIMIT_PARKED})
+	v.count(id, 1, &pushv1.TransportCounts{Transport: schemas.FCM, FirstOutcomes: 4, Accepted: 4, LimitedBy: pushv1.Limit_LIMIT_LATENCY})
+	v.count(id, 2, &pushv1.TransportCounts{Transport: schemas.FCM, FirstOutcomes: 4, Accepted: 4, LimitedBy: pushv1.Limit_LIMIT_QUOTA})
+	p := v.get(id).Progress
+	if p.LimitedBy != "quota" || p.Transports[0].LimitedBy != "" || p.Transports[1].LimitedBy != "quota" {
+		t.Errorf("want the quota of the transport that is not done, got %q in %+v", p.LimitedBy, p.Transports)
+	}
+	v.count(id, 1, &pushv1.TransportCounts{Transport: schemas.FCM, FirstOutcomes: 16, Accepted: 4, LimitedBy: pushv1.Limit_LIMIT_THROTTLED})
+	if p = v.get(id).Progress; p.LimitedBy != "throttled" {
+		t.Errorf("want to know why all that is left waits for another attempt, got %q", p.LimitedBy)
+	}
+}
+
 func TestStateFollowsTheLog(t *testing.T) {
 	t.Parallel()
 	id := named(1)

@@ -62,6 +62,7 @@ type TransportProgress struct {
 	Expired   int64  `json:"expired"`
 	Cancelled int64  `json:"cancelled"`
 	Repeats   int64  `json:"repeats"`
+	LimitedBy string `json:"limited_by,omitempty"`
 }
 
 // Accepted says that a broadcast is in the log, or how large its audience is.

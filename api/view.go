@@ -31,6 +31,8 @@ const (
 	LimitRetries   = "retries"   // all that is left was tried and waits for another attempt
 	LimitProviders = "providers" // what is expanded waits for its first attempt
 	LimitExpansion = "expansion" // the audience is read more slowly than the providers take it
+	// Where a sender says what its sends wait for, its word (pushv1.Limit) stands in the place of providers, and of retries where it
+	// says why those wait.
 )
 
 func (e *entry) visible() bool { return len(e.contents) > 0 || e.end != nil }
@@ -106,6 +108,11 @@ func (e *entry) counts() []*pushv1.TransportCounts {
 		}
 		for _, part := range e.parts {
 			addCounts(sums[i], part)
+			for _, c := range part {
+				if c.GetTransport() == t {
+					sums[i].LimitedBy = max(sums[i].LimitedBy, c.LimitedBy)
+				}
+			}
 		}
 		sums[i].Emitted = 0 // the cursors have it
 		for k, c := range e.cursors {
@@ -160,7 +167,13 @@ func (e *entry) progressView(now time.Time) Progress {
 	p := Progress{Transports: []TransportProgress{}}
 	for _, c := range counts {
 		sum.Add(c)
+		held := c.LimitedBy
+		if e.end != nil || c.Emitted <= c.Finished() {
+			held = pushv1.Limit_LIMIT_UNSPECIFIED
+		}
+		sum.LimitedBy = max(sum.LimitedBy, held)
 		p.Transports = append(p.Transports, TransportProgress{
+			LimitedBy: held.Word(),
 			Transport: c.Transport.Word(), Expanded: c.Emitted, Attempted: c.FirstOutcomes, Delivered: c.Accepted, Invalid: c.TokenInvalid,
 			Rejected: c.Rejected, Expired: c.Expired, Cancelled: c.Cancelled, Repeats: c.Repeats,
 		})
@@ -180,13 +193,13 @@ func (e *entry) progressView(now time.Time) Progress {
 	}
 	p.Waiting = max(0, p.Attempted-p.Finished)
 	p.Rate = e.speed.rate(now)
-	p.LimitedBy = e.limit(&p, now)
+	p.LimitedBy = e.limit(&p, sum.LimitedBy, now)
 	p.SecondsLeft = e.left(&p, now)
 	return p
 }
 
-// limit says what a live broadcast waits for most.
-func (e *entry) limit(p *Progress, now time.Time) string {
+// limit says what a live broadcast waits for most; held is what its senders say.
+func (e *entry) limit(p *Progress, held pushv1.Limit, now time.Time) string {
 	r, open := e.request(), e.cancel == nil && !e.expanded()
 	untried := p.Expanded - p.Attempted
 	switch {
@@ -198,10 +211,14 @@ func (e *entry) limit(p *Progress, now time.Time) string {
 		return LimitRate
 	case open && e.rate == nil && e.spreadLeft(now) > 0:
 		return LimitSpread
+	case untried > 0 && held != pushv1.Limit_LIMIT_UNSPECIFIED:
+		return held.Word()
 	case untried > 0:
 		return LimitProviders
 	case open:
 		return LimitExpansion
+	case p.Remaining > 0 && held >= pushv1.Limit_LIMIT_THROTTLED:
+		return held.Word()
 	case p.Remaining > 0:
 		return LimitRetries
 	}

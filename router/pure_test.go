@@ -10,6 +10,9 @@ import (
 
 func TestThereIsASlotForEachTransport(t *testing.T) {
 	t.Parallel()
+	if len(pushv1.Limit_name) != limits {
+		t.Errorf("want %d limits, got %d", len(pushv1.Limit_name), limits)
+	}
 	if len(schemas.Transports) != slots {
 		t.Fatalf("want %d slots, got %d", len(schemas.Transports), slots)
 	}

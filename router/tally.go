@@ -61,8 +61,31 @@ type tallied struct {
 }
 
 type tally struct {
-	app    string
-	counts [slots]counts
+	app     string
+	counts  [slots]counts
+	limited [slots]pushv1.Limit // what held back most of the last batch
+
+	held [slots][limits]int32 // in a batch's scratch: records by what held them back
+}
+
+// limits is one more than the greatest pushv1.Limit; a test compares them.
+const limits = 9
+
+// hold notes what held a send back.
+func (b *tally) hold(slot int, by pushv1.Limit) {
+	if by >= 0 && by < limits { // of a newer sender: it limits something that we have no word for
+		b.held[slot][by]++
+	}
+}
+
+// most is what held back most of a batch; ok is false where the batch had nothing.
+func (b *tally) most(slot int) (by pushv1.Limit, ok bool) {
+	for i, n := range b.held[slot] {
+		if n > 0 && (!ok || n > b.held[slot][by]) {
+			by, ok = pushv1.Limit(i), true
+		}
+	}
+	return by, ok
 }
 
 // sourceKey is a topic of sends; the partition is that of the deliveries.
@@ -111,7 +134,13 @@ func (t *Tally) Restore(partition int32, r schemas.Record) error {
 	}
 	switch e := event.(type) {
 	case *pushv1.ProgressCounted:
-		s.broadcasts[key.Broadcast] = &tally{app: e.App, counts: byTransport(e.Counts)}
+		b := &tally{app: e.App, counts: byTransport(e.Counts)}
+		for _, c := range e.Counts {
+			if i, ok := slot(c.GetTransport()); ok {
+				b.limited[i] = c.LimitedBy
+			}
+		}
+		s.broadcasts[key.Broadcast] = b
 		s.through = max(s.through, e.Through)
 	case *pushv1.TallyOwnersSeen:
 		clear(s.owners)
@@ -156,6 +185,9 @@ func (s *tallied) merge(in schemas.Batch, out *schemas.Out, nowUS int64) {
 		}
 		for i := range slots {
 			b.counts[i].add(&delta.counts[i], 1)
+			if by, ok := delta.most(i); ok {
+				b.limited[i] = by
+			}
 		}
 		out.ProgressCounted(&pushv1.ProgressCounted{
 			BroadcastId: id[:], App: b.app, Partition: in.Partition, Counts: b.events(), CountedAtUs: nowUS, Through: s.through,
@@ -176,7 +208,9 @@ func (b *tally) events() []*pushv1.TransportCounts {
 	var list []*pushv1.TransportCounts
 	for i, t := range schemas.Transports {
 		if b.counts[i] != (counts{}) {
-			list = append(list, b.counts[i].event(t, 0))
+			e := b.counts[i].event(t, 0)
+			e.LimitedBy = b.limited[i]
+			list = append(list, e)
 		}
 	}
 	return list

@@ -77,11 +77,13 @@ func (s *tallied) readFinished(r *schemas.Record) error {
 	if id.IsZero() || !ok {
 		return nil
 	}
-	c := &s.scratch.counting(id, e.App).counts[i]
+	b := s.scratch.counting(id, e.App)
+	c := &b.counts[i]
 	if s.late(e.Transport, e.Source, e.Generation) {
 		c.repeats++
 		return nil
 	}
+	b.hold(i, e.LimitedBy)
 	if e.First {
 		c.first++
 	}
@@ -98,10 +100,14 @@ func (s *tallied) readAttempted(r *schemas.Record) error {
 	}
 	id := schemas.IDFrom(e.BroadcastId)
 	i, ok := slot(e.Transport)
-	if id.IsZero() || !ok || !e.First || s.late(e.Transport, e.Source, e.Generation) {
+	if id.IsZero() || !ok || s.late(e.Transport, e.Source, e.Generation) {
 		return nil
 	}
-	s.scratch.counting(id, e.App).counts[i].first++
+	b := s.scratch.counting(id, e.App)
+	b.hold(i, e.LimitedBy)
+	if e.First {
+		b.counts[i].first++
+	}
 	return nil
 }
 

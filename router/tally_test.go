@@ -152,6 +152,47 @@ func TestAnAttemptCountsOnceAsFirst(t *testing.T) {
 	}
 }
 
+func TestCountsSayWhatHeldBackMostOfTheLastBatch(t *testing.T) {
+	t.Parallel()
+	b := newTallyBench(t, router.TallyOptions{})
+	id := schemas.NewID()
+	held := func(by ...pushv1.Limit) (told pushv1.Limit) {
+		t.Helper()
+		b.say(func(out *schemas.Out) {
+			for i, limit := range by {
+				if i%2 == 0 {
+					e := finished(id, accepted, true, 0, 0)
+					e.LimitedBy = limit
+					out.DeliveryFinished(0, 1, e)
+				} else {
+					out.DeliveryAttempted(0, 1, &pushv1.DeliveryAttempted{BroadcastId: id[:], Transport: schemas.FCM, LimitedBy: limit})
+				}
+			}
+			out.OwnerChanged(owner(0, 1)) // a batch always has something
+		})
+		for _, said := range b.count() {
+			if e, ok := said.event.(*pushv1.ProgressCounted); ok {
+				told = e.Counts[0].LimitedBy
+			}
+		}
+		return told
+	}
+	const none, quota, parked, unknown = pushv1.Limit_LIMIT_UNSPECIFIED, pushv1.Limit_LIMIT_QUOTA, pushv1.Limit_LIMIT_PARKED, pushv1.Limit(99)
+	if got := held(quota, none, quota, parked); got != quota {
+		t.Errorf("want the quota, got %s", got)
+	}
+	if got := held(parked, parked, quota); got != parked {
+		t.Errorf("want parked, got %s", got)
+	}
+	b.restart()
+	if got := held(unknown); got != parked {
+		t.Errorf("want what was said before a batch without a word, got %s", got)
+	}
+	if got := held(none, none, none, quota); got != none {
+		t.Errorf("want nothing any more, got %s", got)
+	}
+}
+
 func TestABatchThatComesAgainIsNotCountedAgain(t *testing.T) {
 	t.Parallel()
 	b := newTallyBench(t, router.TallyOptions{})

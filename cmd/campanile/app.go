@@ -45,6 +45,9 @@ replace its settings and the others stay.`,
 				return err
 			}
 			e.AccessKeyPolicy = p
+			if !(e.ApnsRate >= 0 && e.FcmRate >= 0) {
+				return errors.New("--apns-rate and --fcm-rate: want pushes a second, or 0 for no limit")
+			}
 			return t.withLog(cmd, func(ctx context.Context, log *eventlog.Log, _ *secrets) error {
 				d, err := readDirectory(ctx, log)
 				if err != nil {
@@ -66,6 +69,8 @@ replace its settings and the others stay.`,
 	f.StringVar(&e.Title, "title", "", "name for people")
 	f.StringVar(&e.Description, "description", "", "what it is")
 	f.StringSliceVar(&e.BlockedNetworks, "block", nil, "addresses or CIDR that get 423")
+	f.Float64Var(&e.ApnsRate, "apns-rate", 0, "most pushes a second to APNs over all processes; 0: no limit of its own")
+	f.Float64Var(&e.FcmRate, "fcm-rate", 0, "most pushes a second to FCM over all processes, within the project's quota; 0: no limit of its own")
 	f.StringVar(&policy, "access-keys", "open", "who gets a key from /accesskeys/: open, allow-list, remote-check or manual")
 	f.StringSliceVar(&e.AllowedSites, "allow-site", nil, "site URLs of the allow list")
 	f.BoolVar(&e.SiteKeysCannotRegister, "site-keys-cannot-register", false, "keys from /accesskeys/ only notify; phones register themselves")
@@ -83,6 +88,8 @@ func keepUnchanged(cmd *cobra.Command, e, old *pushv1.AppConfigured) {
 	keep("title", func() { e.Title = old.Title })
 	keep("description", func() { e.Description = old.Description })
 	keep("block", func() { e.BlockedNetworks = old.BlockedNetworks })
+	keep("apns-rate", func() { e.ApnsRate = old.ApnsRate })
+	keep("fcm-rate", func() { e.FcmRate = old.FcmRate })
 	keep("access-keys", func() { e.AccessKeyPolicy = old.AccessKeyPolicy })
 	keep("allow-site", func() { e.AllowedSites = old.AllowedSites })
 	keep("site-keys-cannot-register", func() { e.SiteKeysCannotRegister = old.SiteKeysCannotRegister })

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -69,7 +70,11 @@ type Config struct {
 		Transport string
 		Tiers     []time.Duration
 		Window    int
+		InFlight  int           `mapstructure:"in_flight"`
 		MaxAge    time.Duration `mapstructure:"max_age"`
+		FCMQuota  float64       `mapstructure:"fcm_quota"`
+		FCMQuotas []string      `mapstructure:"fcm_quotas"`
+		FCMRamp   time.Duration `mapstructure:"fcm_ramp"`
 	}
 	APNS struct {
 		Host        string
@@ -130,6 +135,10 @@ func settings() []setting {
 		{key: "senders.transport", def: senders.StockTransport, usage: "HTTP/2 client of the senders: stock (under apns2 and go-fcm) or h2 (batching)"},
 		{key: "senders.tiers", def: []time.Duration{10 * time.Second, time.Minute, 15 * time.Minute, 30 * time.Second}, usage: "delays of the three retry tiers, and of the look at parked sends"},
 		{key: "senders.window", def: 8192, usage: "pushes in flight for each partition"},
+		{key: "senders.in_flight", def: 4000, usage: "pushes in flight of a transport's lane, over all apps; an app gets half at most, and less while its provider answers late"},
+		{key: "senders.fcm_quota", def: float64(senders.FCMQuota), usage: "pushes a second that an FCM project takes, over all processes; 0: no limit"},
+		{key: "senders.fcm_quotas", def: []string{}, usage: "projects with another quota, as project=pushes a second"},
+		{key: "senders.fcm_ramp", def: time.Minute, usage: "how long a broadcast takes to rise to an FCM project's quota; 0: no time"},
 		{key: "senders.max_age", def: 24 * time.Hour, usage: "how long a push without an expiry is tried"},
 		{key: "apns.host", def: "https://api.push.apple.com", usage: "APNs production host"},
 		{key: "apns.sandbox_host", def: "https://api.sandbox.push.apple.com", usage: "APNs development host"},
@@ -362,6 +371,18 @@ func (c *Config) check() error {
 	if c.Senders.Window < 1 {
 		complain("senders.window", "%d: want at least 1", c.Senders.Window)
 	}
+	if c.Senders.InFlight < 16 {
+		complain("senders.in_flight", "%d: want at least 16", c.Senders.InFlight)
+	}
+	if c.Senders.FCMQuota < 0 {
+		complain("senders.fcm_quota", "%v: want pushes a second, or 0 for no limit", c.Senders.FCMQuota)
+	}
+	if _, err := c.fcmQuotas(); err != nil {
+		complain("senders.fcm_quotas", "%v", err)
+	}
+	if c.Senders.FCMRamp < 0 {
+		complain("senders.fcm_ramp", "%s: want no less than zero", c.Senders.FCMRamp)
+	}
 	if c.Senders.MaxAge <= 0 {
 		complain("senders.max_age", "%s: want more than zero", c.Senders.MaxAge)
 	}
@@ -370,6 +391,20 @@ func (c *Config) check() error {
 	}
 	sort.Slice(errs, func(i, j int) bool { return errs[i].Error() < errs[j].Error() }) // maps above have no order
 	return errors.Join(errs...)
+}
+
+// fcmQuotas reads senders.fcm_quotas.
+func (c *Config) fcmQuotas() (map[string]float64, error) {
+	rates := map[string]float64{}
+	for _, text := range c.Senders.FCMQuotas {
+		project, number, _ := strings.Cut(text, "=")
+		rate, err := strconv.ParseFloat(number, 64)
+		if project == "" || err != nil || !(rate >= 0 && rate < 1e9) {
+			return nil, fmt.Errorf("%q: want project=pushes a second, such as my-project=20000", text)
+		}
+		rates[project] = rate
+	}
+	return rates, nil
 }
 
 // embedded reports whether the log is the one in the data folder.

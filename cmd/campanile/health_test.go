@@ -10,7 +10,7 @@ import (
 func TestHealthSaysWhatAProcessWaitsFor(t *testing.T) {
 	t.Parallel()
 	h := newHealth()
-	ops := httptest.NewServer(opsHandler(h, newRegistry()))
+	ops := httptest.NewServer(opsHandler(h, newRegistry(), &pacing{}))
 	defer ops.Close()
 	address := strings.TrimPrefix(ops.URL, "http://")
 	ask := func(args ...string) (out string, code int) {

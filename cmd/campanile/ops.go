@@ -16,6 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/campanile-push/campanile/senders"
 )
 
 // health says which parts of the process are not ready yet, and why.
@@ -56,7 +58,7 @@ func newRegistry() *prometheus.Registry {
 }
 
 // opsHandler serves what operators and their tools ask: is it alive, is it ready, what does it count, what is it doing.
-func opsHandler(h *health, metrics prometheus.Gatherer) http.Handler {
+func opsHandler(h *health, metrics prometheus.Gatherer, sending *pacing) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -68,6 +70,10 @@ func opsHandler(h *health, metrics prometheus.Gatherer) http.Handler {
 		_ = json.NewEncoder(w).Encode(map[string]any{"ready": len(waiting) == 0, "waiting": waiting})
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /senders", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"accounts": sending.accounts()})
+	})
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -111,4 +117,26 @@ func serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler,
 		return nil
 	}
 	return err
+}
+
+// pacing are this process's senders, for who asks what holds them back.
+type pacing struct {
+	mu   sync.Mutex
+	list []*senders.Sender
+}
+
+func (p *pacing) add(s *senders.Sender) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.list = append(p.list, s)
+}
+
+func (p *pacing) accounts() []senders.AccountStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := []senders.AccountStatus{}
+	for _, s := range p.list {
+		all = append(all, s.Accounts()...)
+	}
+	return all
 }

@@ -36,6 +36,7 @@ type process struct {
 	store     projections.DeviceStore
 	analytics *clickhouse.Analytics // nil: none can be had
 	signers   *apns.Signers
+	senders   *pacing
 
 	analyticsAddress string // a URL with a password in it
 
@@ -50,7 +51,7 @@ const drainTime = 10 * time.Second
 
 // newProcess starts the ops port and opens the log. close must be called, also after an error.
 func newProcess(ctx context.Context, cfg *Config, logger *slog.Logger) (*process, error) {
-	p := &process{cfg: cfg, logger: logger, health: newHealth(), registry: newRegistry()}
+	p := &process{cfg: cfg, logger: logger, health: newHealth(), registry: newRegistry(), senders: &pacing{}}
 	p.super = newSupervisor(ctx, logger)
 	p.health.wait("start", "starting")
 	if err := checkSharedSecrets(cfg); err != nil {
@@ -66,7 +67,7 @@ func newProcess(ctx context.Context, cfg *Config, logger *slog.Logger) (*process
 	}
 	p.opsAddress = ops.Addr().String()
 	p.super.start(engines, "ops", func(ctx context.Context) error {
-		return serveHTTP(ctx, ops, opsHandler(p.health, p.registry), nil, time.Second, logger)
+		return serveHTTP(ctx, ops, opsHandler(p.health, p.registry, p.senders), nil, time.Second, logger)
 	})
 	return p, p.openLog(ctx)
 }

@@ -212,6 +212,10 @@ func (p *process) startSender(t schemas.Transport) error {
 		return err
 	}
 	name := "sender." + t.Word()
+	quotas, err := p.quotas(t)
+	if err != nil {
+		return err
+	}
 	catalog := senders.NewCatalog()
 	broadcasts := p.log.Follow(name+".broadcasts", catalog.ApplyBroadcasts, schemas.Broadcasts)
 	p.follow(name+".broadcasts", broadcasts)
@@ -223,12 +227,13 @@ func (p *process) startSender(t schemas.Transport) error {
 			CatchUpApps:       func(ctx context.Context) error { return apps.CatchUp(ctx) },
 			CatchUpBroadcasts: broadcasts.CatchUp,
 			Log:               p.logger.With("stage", stage), Metrics: p.registry,
-			Tiers: p.cfg.Senders.Tiers, MaxAge: p.cfg.Senders.MaxAge,
+			Tiers: p.cfg.Senders.Tiers, MaxAge: p.cfg.Senders.MaxAge, Window: p.cfg.Senders.InFlight, Quotas: quotas,
 		})
 		if err != nil {
 			return err
 		}
 		p.closers = append(p.closers, sender.Close)
+		p.senders.add(sender)
 		apps = p.log.Follow(stage+".apps", sender.ApplyApps, schemas.Apps)
 		p.follow(stage+".apps", apps)
 		var topics []schemas.Topic
@@ -244,6 +249,18 @@ func (p *process) startSender(t schemas.Transport) error {
 		})
 	}
 	return nil
+}
+
+// quotas are those of a transport, which its lanes share.
+func (p *process) quotas(t schemas.Transport) (*senders.Quotas, error) {
+	if t != schemas.FCM {
+		return senders.NewQuotas(senders.QuotaOptions{}), nil
+	}
+	projects, err := p.cfg.fcmQuotas()
+	if err != nil {
+		return nil, err
+	}
+	return senders.NewQuotas(senders.QuotaOptions{Rate: p.cfg.Senders.FCMQuota, Projects: projects, Ramp: p.cfg.Senders.FCMRamp}), nil
 }
 
 // lookBack is how many records of each partition of deliveries a takeover reads beyond what it needs. After an unclean stop the
@@ -305,9 +322,16 @@ func (p *process) analyticsEngine(ctx context.Context) (string, error) {
 	return child.URL, nil
 }
 
+// Streams that a connection carries: what APNs and FCM grant, a little less.
+const (
+	apnsStreams = 900
+	fcmStreams  = 90
+)
+
 // opener makes the providers of a transport.
 func (p *process) opener(t schemas.Transport) (func(context.Context, senders.Account) (senders.Provider, error), error) {
-	switch t { //nolint:exhaustive // the transports in use
+	limit := max(p.cfg.Senders.InFlight/2, 1) // what one app may have of it
+	switch t {                                //nolint:exhaustive // the transports in use
 	case schemas.APNS:
 		pool, err := certPool(p.cfg.APNS.CA)
 		if err != nil {
@@ -316,14 +340,14 @@ func (p *process) opener(t schemas.Transport) (func(context.Context, senders.Acc
 		if p.signers == nil {
 			p.signers = &apns.Signers{}
 		}
-		o := apns.Options{Production: p.cfg.APNS.Host, Sandbox: p.cfg.APNS.SandboxHost, RootCAs: pool, Signers: p.signers, Transport: p.cfg.Senders.Transport}
+		o := apns.Options{Production: p.cfg.APNS.Host, Sandbox: p.cfg.APNS.SandboxHost, RootCAs: pool, Signers: p.signers, Transport: p.cfg.Senders.Transport, Limit: limit, MaxConns: limit/apnsStreams + 3}
 		return func(ctx context.Context, a senders.Account) (senders.Provider, error) { return apns.Open(ctx, a, o) }, nil
 	case schemas.FCM:
 		pool, err := certPool(p.cfg.FCM.CA)
 		if err != nil {
 			return nil, fmt.Errorf("fcm.ca: %w", err)
 		}
-		o := fcm.Options{Endpoint: p.cfg.FCM.Endpoint, RootCAs: pool, Transport: p.cfg.Senders.Transport}
+		o := fcm.Options{Endpoint: p.cfg.FCM.Endpoint, RootCAs: pool, Transport: p.cfg.Senders.Transport, Limit: limit, MaxConns: limit/fcmStreams + 2}
 		return func(ctx context.Context, a senders.Account) (senders.Provider, error) { return fcm.Open(ctx, a, o) }, nil
 	}
 	return nil, fmt.Errorf("no sender for %s", t)

@@ -22,6 +22,7 @@ type pusher struct {
 	order      []string // tokens as they came
 	remembered int
 	auto       bool // answer at once
+	owned      map[schemas.Topic]int
 }
 
 type push struct {
@@ -69,6 +70,29 @@ func (p *pusher) Remember(int32, *pushv1.DeliveryFinished) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.remembered++
+}
+
+// Owns implements eventlog.Sharer.
+func (p *pusher) Owns(topic schemas.Topic, owned, partitions int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.owned == nil {
+		p.owned = map[schemas.Topic]int{}
+	}
+	if p.owned[topic] = owned; partitions != Partitions {
+		p.owned[topic] = -1
+	}
+}
+
+// owns is how many partitions of a topic were said to be this one's; -1: nothing was said, or nonsense.
+func (p *pusher) owns(topic schemas.Topic) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n, ok := p.owned[topic]
+	if !ok {
+		return -1
+	}
+	return n
 }
 
 func (q push) source() *pushv1.Source {
@@ -499,6 +523,12 @@ func testSendersShare(t *testing.T, b *bench) {
 		ask(round)
 		eventually(t, "the group is at the end", func() bool { return b.lag(t, o.Group, o.Topics...) == 0 })
 	}
+	for _, topic := range o.Topics {
+		eventually(t, "each knows its part", func() bool {
+			n, m := one.owns(topic), two.owns(topic)
+			return n >= 0 && m >= 0 && n+m == Partitions
+		})
+	}
 	ask(1000)
 	stopOne()
 	ask(1001)
@@ -508,4 +538,9 @@ func testSendersShare(t *testing.T, b *bench) {
 		times[token] += n
 	}
 	once(t, times, all)
+	for _, topic := range o.Topics {
+		if one.owns(topic) != 0 || two.owns(topic) != Partitions {
+			t.Errorf("%s: want all of it with who is left, got %d and %d", topic, one.owns(topic), two.owns(topic))
+		}
+	}
 }
