@@ -29,6 +29,11 @@ type Rememberer interface {
 	Remember(partition int32, e *pushv1.DeliveryFinished)
 }
 
+// Ender is a Deliverer that says what ends with a record that becomes a dead letter: beside the letter, in one append with it.
+type Ender interface {
+	End(r schemas.Record, generation int64, out *schemas.Out)
+}
+
 // Sharer is a Deliverer that wants to know what this process owns, as what is split between processes is split by it. It is called
 // with each topic of the stage, after each change and never twice at once.
 type Sharer interface {

@@ -101,7 +101,12 @@ func (d *delivery) begin(w *window) (n int, err error) {
 		}
 		r := &done.part[0]
 		d.log.Error("record put among the dead letters", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "reason", done.reason)
-		w.Complete(r.Offset, func(out *schemas.Out) { letter(out, d.o.Stage, r, done.reason, time.Now()) })
+		w.Complete(r.Offset, func(out *schemas.Out) {
+			letter(out, d.o.Stage, r, done.reason, time.Now())
+			if ender, ok := d.handler.(Ender); ok {
+				ender.End(*r, w.generation, out)
+			}
+		})
 	}
 	if s.letters > 0 {
 		d.meter.letters[w.at.topic].Add(float64(s.letters))

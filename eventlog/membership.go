@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,8 +41,9 @@ type part struct {
 	tries    int              // that failed, in a row, also by what says nothing about the records
 	wake     time.Time        // not before
 	paused   bool
-	stands   bool // until somebody looks
-	fresh    bool // the state is to be restored first
+	stands   bool      // until somebody looks
+	idle     time.Time // when the Idler is to be called, if nothing comes before
+	fresh    bool      // the state is to be restored first
 
 	out     *schemas.Out
 	recs    []kgo.Record
@@ -111,8 +113,12 @@ func (m *membership) wake() (first time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.parts {
-		if len(p.pending) > 0 && !p.stands && (first.IsZero() || p.wake.Before(first)) {
-			first = p.wake
+		at := p.wake
+		if len(p.pending) == 0 {
+			at = p.idle
+		}
+		if (len(p.pending) > 0 || m.idler != nil) && !p.stands && (first.IsZero() || at.Before(first)) {
+			first = at
 		}
 	}
 	return first
@@ -122,7 +128,9 @@ func (m *membership) ready(now time.Time) (ready []*part) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.parts {
-		if len(p.pending) > 0 && !p.stands && !p.wake.After(now) {
+		due := len(p.pending) > 0 && !p.wake.After(now) || len(p.pending) == 0 && m.idler != nil && !p.idle.After(now)
+		if due && !p.stands {
+			p.idle = now.Add(m.o.IdleEvery)
 			ready = append(ready, p)
 		}
 	}
@@ -201,6 +209,10 @@ func (m *membership) handle(ctx context.Context, p *part) {
 			return
 		}
 		p.fresh = false
+	}
+	if len(p.pending) == 0 {
+		p.err = m.idler.Idle(ctx, p.at.partition, p.out)
+		return
 	}
 	batch := schemas.Batch{Topic: p.at.topic, Partition: p.at.partition}
 	s := solver{
@@ -295,6 +307,9 @@ func (m *membership) appendAndCommit(ctx context.Context, ready []*part) {
 		}
 		offsets[name][p.at.partition] = kgo.EpochOffset{Epoch: p.epoch, Offset: p.pending[p.done-1].Offset + 1}
 	}
+	if len(offsets) == 0 {
+		return
+	}
 	if err := commitOffsets(ctx, m.client, offsets); err != nil {
 		// The next commit covers it; if there is none, because the partition is gone, its new owner handles the batch again.
 		m.log.Warn("offsets not committed", "error", err)
@@ -321,6 +336,9 @@ func commitOffsets(ctx context.Context, client *kgo.Client, offsets map[string]m
 
 // transact is exactly once: events and offsets are one transaction, of all that was polled or of nothing.
 func (m *membership) transact(ctx context.Context, ready []*part) error {
+	if !slices.ContainsFunc(ready, func(p *part) bool { return len(p.pending) > 0 || p.out.Len() > 0 }) {
+		return nil // all were idle, and said nothing
+	}
 	try := kgo.TryCommit
 	for _, p := range ready {
 		if p.err != nil {
@@ -373,6 +391,10 @@ func (m *membership) settle(p *part) {
 		return
 	}
 	m.meter.failures.Inc()
+	if len(p.pending) == 0 { // it was idle, and is so again
+		m.log.Warn("nothing done while idle: trying again later", "topic", p.at.topic, "partition", p.at.partition, "error", p.err)
+		return
+	}
 	if p.done == 0 && !temporary(p.err) {
 		p.failures++
 	}
@@ -409,7 +431,7 @@ func (m *membership) assigned(_ context.Context, _ *kgo.Client, partitions map[s
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.l.inOrder(partitions, func(at place) {
-		m.parts[at] = &part{at: at, fresh: true, out: schemas.NewOut(m.layout)}
+		m.parts[at] = &part{at: at, fresh: true, out: schemas.NewOut(m.layout), idle: time.Now().Add(m.o.IdleEvery)}
 		m.log.Debug("partition assigned", "topic", at.topic, "partition", at.partition)
 	})
 	m.log.Info("partitions assigned", "partitions", len(m.parts))

@@ -29,6 +29,12 @@ type Restorer interface {
 	Restore(partition int32, r schemas.Record) error
 }
 
+// Idler is a Transformer with something to do also where nothing comes: it is called for each partition after
+// TransformOptions.IdleEvery without records, with its state restored. What Handle says of errors holds.
+type Idler interface {
+	Idle(ctx context.Context, partition int32, out *schemas.Out) error
+}
+
 // GapHandler is a Transformer that lives with lost records (TransformOptions.Expendable).
 type GapHandler interface {
 	// Gap records that [from, to) of a partition was deleted before it was read.
@@ -53,6 +59,8 @@ type TransformOptions struct {
 	// Positions is where a stage is that keeps its own offsets beside its rows: by partition, the next one to handle. It is
 	// asked on assignment; what it does not name starts at the group's offset, which is committed all the same.
 	Positions func(ctx context.Context, topic schemas.Topic, partitions []int32) (map[int32]int64, error)
+	// IdleEvery is the time without records after which an Idler is called; zero: it never is.
+	IdleEvery time.Duration
 	// Expendable: records deleted before they were read are reported to the Transformer (GapHandler) and passed over. Without
 	// it they stop the stage.
 	Expendable bool
@@ -105,6 +113,9 @@ func (l *Log) RunTransform(ctx context.Context, o TransformOptions, t Transforme
 		meter: l.stageMeter(o.Stage, o.Topics),
 	}
 	s.restorer, _ = t.(Restorer)
+	if o.IdleEvery > 0 {
+		s.idler, _ = t.(Idler)
+	}
 	for failures := 0; ; {
 		started := time.Now()
 		err := s.session(ctx)
@@ -134,6 +145,7 @@ type transform struct {
 	o        TransformOptions
 	handler  Transformer
 	restorer Restorer // nil: no state
+	idler    Idler    // nil: it is called with records alone
 	layout   schemas.Layout
 	log      *slog.Logger
 	meter    *meter

@@ -91,10 +91,18 @@ func (h *house) tally(ctx context.Context, tally *router.Tally, p int32) {
 		h.mu.Unlock()
 		records, changed := h.log.read(schemas.Deliveries, p, from, 1+rand.IntN(500))
 		if len(records) == 0 {
+			idle := time.NewTimer(time.Second)
 			select {
 			case <-ctx.Done():
 			case <-changed:
+			case <-idle.C:
+				out := schemas.NewOut(h.log.layout)
+				if err := tally.Idle(ctx, p, out); err != nil && ctx.Err() == nil {
+					panic(err)
+				}
+				h.log.appendOut(out, nil)
 			}
+			idle.Stop()
 			continue
 		}
 		in := schemas.Batch{Topic: schemas.Deliveries, Partition: p, Records: records}

@@ -19,7 +19,7 @@ type TallyOptions struct {
 	// end. Counts are forgotten when Gone still says so after CatchUp. Nil: they never are.
 	Gone    func(schemas.ID) bool
 	CatchUp func(context.Context) error
-	// SweepEvery is how often a partition with something to count looks for counts to forget; zero: 1 minute.
+	// SweepEvery is the least time between two looks for counts to forget in a partition; zero: 1 minute.
 	SweepEvery time.Duration
 	// CatchUpPatience bounds CatchUp; zero: 2 s.
 	CatchUpPatience time.Duration
@@ -172,6 +172,11 @@ func (t *Tally) Handle(ctx context.Context, in schemas.Batch, out *schemas.Out) 
 	nowUS := t.options.Now().UnixMicro()
 	s.merge(in, out, nowUS)
 	return t.sweep(ctx, in.Partition, s, out, nowUS)
+}
+
+// Idle forgets the counts of broadcasts that are gone in a partition into which nothing comes.
+func (t *Tally) Idle(ctx context.Context, partition int32, out *schemas.Out) error {
+	return t.sweep(ctx, partition, t.partition(partition), out, t.options.Now().UnixMicro())
 }
 
 // merge adds what was read to the state, and says it.

@@ -169,18 +169,6 @@ func (s *Sender) Deliver(ctx context.Context, in schemas.Batch, done schemas.Com
 	return nil
 }
 
-// letter keeps what is no send, so that it stops nothing.
-func (s *Sender) letter(r *schemas.Record, done schemas.Completion, err error) {
-	s.log.Error("send cannot be read", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "error", err)
-	done.Complete(r.Offset, func(out *schemas.Out) {
-		out.DeadLettered(&pushv1.DeadLettered{
-			Topic: string(r.Topic), Partition: r.Partition, Offset: r.Offset, Reason: err.Error(), Key: r.Key, Value: r.Value,
-			Stage:        "sender." + s.options.Transport.Word() + "." + s.options.Lane.Word(),
-			RecordedAtUs: r.TimeUS, LetteredAtUs: s.nowUS(),
-		})
-	})
-}
-
 // withBroadcast finds what a send says. last: broadcasts has been read to its end since the send was seen.
 func (s *Sender) withBroadcast(f *flight, last bool) {
 	if f.broadcast.IsZero() {

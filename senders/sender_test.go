@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -699,12 +700,46 @@ func TestWhatCannotBeReadIsADeadLetter(t *testing.T) {
 		r.Value = value
 		b.deliver(t.Context(), r)
 		letter, ok := b.done.of(int64(i))[0].event.(*pushv1.DeadLettered)
+		if n := len(b.done.of(int64(i))); n != 1 {
+			t.Errorf("value %x: want the letter alone, got %d records", value, n)
+		}
 		if !ok || letter.Topic != "sends.apns.direct" || letter.Offset != int64(i) || letter.Stage != "sender.apns.direct" {
 			t.Errorf("value %x: want a dead letter, got %+v", value, letter)
 		}
 	}
 	if err := b.sender.Deliver(t.Context(), schemas.Batch{Topic: "sends.fcm.direct"}, b.done); err == nil {
 		t.Error("want another transport's topic refused")
+	}
+}
+
+// TestADeadLetterEndsItsSend: its broadcast counted it, and would wait for it for ever.
+func TestADeadLetterEndsItsSend(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, schemas.Bulk, nil)
+	defer b.sender.Close()
+	id := schemas.NewID()
+	cut := b.bulk(1, id, "campus", "aa")
+	cut.Value = append(slices.Clone(cut.Value[:19]), 0xff) // the broadcast, and nothing else that can be read
+	b.deliver(t.Context(), cut)
+	whole := b.bulk(2, id, "campus", "aa")
+	out := schemas.NewOut(b.done.layout)
+	b.sender.End(whole, 7, out) // as the runner does when a batch cannot be handled
+	var ends []*pushv1.DeliveryFinished
+	out.Each(func(topic schemas.Topic, partition int32, key, value []byte) {
+		e, err := schemas.Decode(value)
+		if finished, ok := e.(*pushv1.DeliveryFinished); ok && topic == schemas.Deliveries && partition == whole.Partition && err == nil {
+			ends = append(ends, finished)
+		}
+	})
+	if len(ends) != 1 || ends[0].Generation != 7 {
+		t.Fatalf("want one end, got %v", ends)
+	}
+	send := schemas.BulkSendID(id, schemas.Device{App: "campus", Transport: schemas.APNS, Token: "aa"})
+	for _, e := range append(ends, b.done.finished(1)) {
+		if schemas.IDFrom(e.BroadcastId) != id || schemas.IDFrom(e.SendId) != send || e.App != "campus" || e.Outcome != rejected ||
+			e.Reason != "dead_letter" || !e.First || e.Source.GetLane() != schemas.Bulk || e.Source.GetOffset() == 0 {
+			t.Errorf("got %v", e)
+		}
 	}
 }
 

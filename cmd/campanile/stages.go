@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/campanile-push/campanile/api"
 	"github.com/campanile-push/campanile/eventlog"
@@ -183,6 +184,7 @@ func (p *process) startRouter(ctx context.Context) error {
 
 	p.transform(eventlog.TransformOptions{
 		Stage: "tally", Group: schemas.GroupTally, Topics: []schemas.Topic{schemas.Deliveries}, Transactional: true, Instance: p.instance(), StateTopic: schemas.Progress,
+		IdleEvery: time.Minute, // a broadcast's counts are forgotten also where no other one follows
 	}, router.NewTally(router.TallyOptions{Gone: state.Gone, CatchUp: following.CatchUp}, p.logger.With("stage", "tally")))
 
 	var janitor eventlog.JanitorOptions

@@ -36,6 +36,7 @@ func RunSuite(t *testing.T, place func(tb testing.TB) eventlog.Config) {
 		"TemporaryErrorsNeverMakeDeadLetters":   testTemporary,
 		"UnknownTypeStopsItsPartitionOnly":      testUnknownType,
 		"TwoMembersShareAndHandOver":            testTwoMembers,
+		"IdlePartitionsAreVisited":              testIdle,
 		"StateIsRestoredFromItsOutput":          testRestore,
 		"PositionsOfTheStageWin":                testPositions,
 		"LostPlaceStopsUntilReset":              testLostPlace,

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -441,4 +442,56 @@ func testLostPlace(t *testing.T, b *bench) {
 	run(t, func(ctx context.Context) error { return b.log.RunTransform(ctx, direct(false), h) })
 	eventually(t, "the group is at the end", func() bool { return b.lag(t, schemas.GroupDirectRouter, schemas.Notifications) == 0 })
 	once(t, b.tokens(t), numbered("token", 10))
+}
+
+// idle says one thing for each partition into which nothing comes.
+type idle struct {
+	expand
+	mu      sync.Mutex
+	visited map[int32]int
+}
+
+// Idle implements eventlog.Idler.
+func (i *idle) Idle(_ context.Context, partition int32, out *schemas.Out) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.visited[partition]++; i.visited[partition] == 1 {
+		return errors.New("not at the first time")
+	}
+	if i.visited[partition] == 2 {
+		out.RequestsRouted(&pushv1.RequestsRouted{Partition: partition})
+	}
+	return nil
+}
+
+// testIdle has partitions without records visited, again and again, also after an error, and what is said there appended. Records that
+// come later are handled.
+func testIdle(t *testing.T, b *bench) {
+	for _, transactional := range []bool{false, true} {
+		before := len(b.read(t, schemas.Routed)[schemas.Routed])
+		h := &idle{visited: map[int32]int{}}
+		o := direct(transactional)
+		o.IdleEvery = 20 * time.Millisecond
+		stop := run(t, func(ctx context.Context) error { return b.log.RunTransform(ctx, o, h) })
+		partitions := b.log.Layout().Partitions
+		eventually(t, "every partition is visited", func() bool {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			n := int32(0)
+			for _, visits := range h.visited {
+				if visits >= 3 {
+					n++
+				}
+			}
+			return n == partitions
+		})
+		tokens := numbered(fmt.Sprintf("idle-%t", transactional), 20)
+		b.notify(t, tokens...)
+		eventually(t, "the group is at the end", func() bool { return b.lag(t, schemas.GroupDirectRouter, schemas.Notifications) == 0 })
+		stop()
+		once(t, h.counts(), tokens)
+		if n := len(b.read(t, schemas.Routed)[schemas.Routed]) - before; n != int(partitions) {
+			t.Errorf("transactional %t: want one record of each partition, got %d", transactional, n)
+		}
+	}
 }
