@@ -136,6 +136,11 @@ func (c *Client) Refuse(ctx context.Context, p Provider, d time.Duration) error 
 	return c.do(ctx, http.MethodPost, "/refuse", trouble{Provider: p, For: Duration(d)}, nil)
 }
 
+// FailTLS breaks TLS handshakes with a provider ("": with both) for a while.
+func (c *Client) FailTLS(ctx context.Context, p Provider, d time.Duration) error {
+	return c.do(ctx, http.MethodPost, "/tls-failure", trouble{Provider: p, For: Duration(d)}, nil)
+}
+
 // Reset forgets some of ledger, pushes, stats, rules and tokens; without a name all of it.
 func (c *Client) Reset(ctx context.Context, what ...string) error {
 	return c.do(ctx, http.MethodPost, "/reset?what="+url.QueryEscape(strings.Join(what, ",")), nil, nil)

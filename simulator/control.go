@@ -46,13 +46,20 @@ func (s *Simulator) Pushes(f PushFilter) []Push {
 
 // refuse resets new connections for a while; "" is both providers.
 func (s *Simulator) refuse(p Provider, d time.Duration) {
+	for _, g := range s.gatesOf(p) {
+		g.refuse(d)
+	}
+}
+
+// gatesOf are the listeners of a provider; "" is both.
+func (s *Simulator) gatesOf(p Provider) (gates []*gate) {
 	if p != FCM {
-		s.gates[listenAPNS].refuse(d)
-		s.gates[listenSandbox].refuse(d)
+		gates = append(gates, s.gates[listenAPNS], s.gates[listenSandbox])
 	}
 	if p != APNS {
-		s.gates[listenFCM].refuse(d)
+		gates = append(gates, s.gates[listenFCM])
 	}
+	return gates
 }
 
 // reset forgets what is named, separated by commas; "" is everything.
@@ -74,6 +81,7 @@ func (s *Simulator) reset(what string, now time.Time) error {
 			s.core.setRules(nil)
 		case "tokens":
 			s.core.forgetTokens()
+			s.topics.reset()
 		default:
 			return fmt.Errorf("%q cannot be reset: want some of ledger, pushes, stats, rules, tokens", part)
 		}

@@ -27,6 +27,8 @@ type core struct {
 	marks    map[uint64]mark
 	attempts [2]map[uint64]int // two generations: the older is dropped when the younger is full
 	quotas   map[string]*quota
+
+	devices deviceLimit
 }
 
 // state is what pushes read without a lock. It is replaced whole.
@@ -141,19 +143,22 @@ func (c *core) forgetTokens() {
 // be recorded, and must not be answered with success.
 func (c *core) take(p *Push) (answer, error) {
 	a := c.rehearse(p)
-	if a.reason != "" || a.fault == FaultRST || a.fault == FaultReset {
+	if !a.accepted() {
 		return a, nil
 	}
-	cut := a.fault == FaultResetAfter || a.fault == FaultBlackhole || a.fault == FaultFreeze
-	err := c.ledger.Append(Entry{
-		TimeUS: p.TimeUS, Service: p.Provider, Sandbox: p.Environment == Sandbox, App: p.App,
-		Token: p.tokenHash, ID: p.id, Body: xxhash.Sum64(p.Body), Unanswered: cut,
-	})
-	if err != nil {
+	if err := c.ledger.Append(p.entry(&a)); err != nil {
 		return answer{}, fmt.Errorf("accept a push: %w", err)
 	}
 	c.samples.keep(p)
 	return a, nil
+}
+
+// entry is what the ledger keeps of an accepted push.
+func (p *Push) entry(a *answer) Entry {
+	return Entry{
+		TimeUS: p.TimeUS, Service: p.Provider, Sandbox: p.Environment == Sandbox, App: p.App,
+		Token: p.tokenHash, ID: p.id, Body: xxhash.Sum64(p.Body), Unanswered: a.fault.cuts(),
+	}
 }
 
 // rehearse decides and records nothing.
@@ -167,12 +172,24 @@ func (c *core) decide(p *Push) answer {
 	st := c.state.Load()
 	s := &st.scenario
 	now := time.UnixMicro(p.TimeUS)
-	a := answer{delay: s.Latency.Of(pushSeed(s.Seed, p))}
+	a := answer{delay: s.latencyOf(p)}
+	own := s.connections(p.Provider)
+	if own.Latency != (Latency{}) {
+		a.delay += own.Latency.Of(mix(s.Seed ^ mix(p.conn)))
+	}
+	if limit := s.perDevice(p.Provider); limit > 0 && !c.devices.within(tokenKey(p.Provider, p.tokenHash), limit, now) {
+		a.reason, _ = reasonAt(p.Provider, "throttled")
+		a.retryAfter = s.RetryAfter.D()
+		return a
+	}
 	for _, r := range st.rules {
 		if !r.matches(p, s.Seed, now) || !r.turn() || !c.attempt(p, r.salt, r.Times) || !r.within() {
 			continue
 		}
 		a.delay += r.Delay.D()
+		if r.Latency != (Latency{}) {
+			a.delay += r.Latency.Of(pushSeed(s.Seed^r.salt, p))
+		}
 		if r.Reason == "" && r.Fault == "" {
 			continue
 		}
@@ -180,7 +197,7 @@ func (c *core) decide(p *Push) answer {
 		if r.Reason == "" || r.Reason == Accept {
 			reason = ""
 		}
-		a.reason, a.fault, a.retryAfter, a.asDate = reason, r.Fault, r.RetryAfter.D(), r.RetryAfterDate
+		a.reason, a.fault, a.pause, a.retryAfter, a.asDate = reason, r.Fault, r.Pause.D(), r.RetryAfter.D(), r.RetryAfterDate
 		a.deadMS = now.Add(-r.DeadAgo.D()).UnixMilli()
 		return a
 	}

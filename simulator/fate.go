@@ -22,10 +22,12 @@ type Push struct {
 	Priority    string   `json:"priority,omitempty"`
 	CollapseID  string   `json:"collapse_id,omitempty"`
 	Expiration  *int64   `json:"expiration,omitempty"` // APNs: Unix seconds; FCM: seconds to live
+	FanOut      int      `json:"fan_out,omitempty"`    // FCM, to a topic: tokens subscribed at the time
 	Body        []byte   `json:"body"`
 
 	id        [16]byte
 	tokenHash uint64
+	conn      uint64 // number of its connection
 }
 
 // answer is the fate of a push. The zero value accepts it.
@@ -35,7 +37,13 @@ type answer struct {
 	retryAfter time.Duration
 	asDate     bool
 	fault      Fault
+	pause      time.Duration // of the fault; 0: its default
 	delay      time.Duration
+}
+
+// accepted reports whether the push is recorded.
+func (a *answer) accepted() bool {
+	return a.reason == "" && !a.fault.spares()
 }
 
 // rule is a Rule in force.

@@ -36,6 +36,7 @@ POST   /kill               {"provider","tokens","since_ms"}: these devices are d
 POST   /revive             {"provider","tokens"}: these devices live, whatever else was said
 POST   /brownout           {"provider","reason","for"}: every push is answered so for a while
 POST   /refuse             {"provider","for"}: connections are reset for a while
+POST   /tls-failure        {"provider","for"}: TLS handshakes fail for a while
 POST   /reset              ?what=ledger,pushes,stats,rules,tokens; without: all of it
 GET    /healthz
 `
@@ -66,6 +67,7 @@ func newAdmin(s *Simulator) http.Handler {
 	mux.HandleFunc("POST /revive", a.revive)
 	mux.HandleFunc("POST /brownout", a.brownout)
 	mux.HandleFunc("POST /refuse", a.refuse)
+	mux.HandleFunc("POST /tls-failure", a.tlsFailure)
 	mux.HandleFunc("POST /reset", a.reset)
 	return mux
 }
@@ -206,7 +208,7 @@ func (a *admin) setScenario(w http.ResponseWriter, r *http.Request) {
 	if !a.read(w, r, &s) {
 		return
 	}
-	if err := s.Validate(); err != nil {
+	if err := checkScenario(a.s.options.Server, &s); err != nil {
 		a.refuseRequest(w, err)
 		return
 	}
@@ -220,7 +222,11 @@ func (a *admin) rules(set func([]Rule)) http.HandlerFunc {
 		if !a.read(w, r, &rules) {
 			return
 		}
-		if err := validateRules(rules); err != nil {
+		err := validateRules(rules)
+		if err == nil && a.s.options.Server == ServerNetHTTP {
+			err = rulesNeedFrames(rules)
+		}
+		if err != nil {
 			a.refuseRequest(w, err)
 			return
 		}
@@ -291,6 +297,17 @@ func (a *admin) refuse(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.s.refuse(t.Provider, t.For.D())
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (a *admin) tlsFailure(w http.ResponseWriter, r *http.Request) {
+	t, ok := a.trouble(w, r)
+	if !ok {
+		return
+	}
+	for _, g := range a.s.gatesOf(t.Provider) {
+		g.breakTLS(t.For.D())
+	}
 	w.WriteHeader(http.StatusNoContent)
 }
 

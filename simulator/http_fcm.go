@@ -4,34 +4,28 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 )
 
-// fcmHTTP speaks FCM's HTTP v1 API and Google's token endpoint through net/http, over HTTP/2 and HTTP/1.1.
-type fcmHTTP struct {
-	core     *core
-	identity *identity
-	logger   *slog.Logger
-}
-
-// SendIDHeader names a push for the ledger; see the package's documentation.
-const SendIDHeader = "X-Campanile-Send-Id"
+// fcmHTTP speaks FCM's HTTP v1 API, Google's token endpoint and that of topic subscriptions through net/http, over HTTP/2 and HTTP/1.1.
+type fcmHTTP struct{ *fcmDoor }
 
 const accessTokenLife = time.Hour
 
 // ServeHTTP answers one request.
 func (h *fcmHTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/token" {
+	switch r.URL.Path {
+	case "/token":
 		h.token(w, r)
 		return
+	case pathBatchAdd, pathBatchRemove:
+		h.subscribe(w, r)
+		return
 	}
-	rest, ok := strings.CutPrefix(r.URL.Path, "/v1/projects/")
-	project, method, _ := strings.Cut(rest, "/")
-	if !ok || method != "messages:send" || r.Method != http.MethodPost {
+	project, ok := sendProject(r.URL.Path)
+	if !ok || r.Method != http.MethodPost {
 		h.core.stats.answered(serviceFCM, http.StatusNotFound, "unknown_path")
 		w.Header().Set("Content-Type", "text/html; charset=UTF-8")
 		w.WriteHeader(http.StatusNotFound)
@@ -44,53 +38,45 @@ func (h *fcmHTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *fcmHTTP) send(w http.ResponseWriter, r *http.Request, project string) {
-	if reason := checkAccess(h.identity.secret, r.Header.Get("Authorization"), project, h.core.now()); reason != "" {
-		h.refuse(w, &fcmProblem{reason: reason})
-		return
-	}
-	if ok, wait := h.core.withinQuota(project); !ok {
-		setRetryAfter(w, answer{retryAfter: wait}, h.core.now())
-		h.refuse(w, &fcmProblem{reason: "QUOTA_EXCEEDED"})
-		return
-	}
+	var out reply
+	var p Push
+	c := connOf(r.Context())
+	// Read before anything is said, so that no body is left over on the connection.
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxFCMBody+1))
 	if err != nil {
-		h.refuse(w, &fcmProblem{reason: fcmInvalidArgument}) // the client broke off: it will not read this
+		body = nil // the client broke off: it will not read the answer
+	}
+	if problem, wait := h.admit(c, r.Header.Get("Authorization"), project); problem != nil {
+		h.refusal(&out, problem, wait)
+		h.say(w, c, &out)
 		return
 	}
-	valid, problem := checkFCM(body, r.Header.Get(SendIDHeader))
-	if problem == nil && valid.toToken && !validFCMToken(valid.target) {
-		problem = &fcmProblem{reason: fcmInvalidToken}
-	}
+	validateOnly, problem := h.read(c, project, r.Header.Get(SendIDHeader), body, &p)
 	if problem != nil {
-		h.refuse(w, problem)
+		h.refusal(&out, problem, 0)
+		h.say(w, c, &out)
 		return
 	}
-	p := &Push{Provider: FCM, App: project, Token: valid.target, Priority: valid.priority, Body: body, id: valid.ledgerID()}
-	p.ID = string(appendUUID(nil, p.id))
-	if valid.ttl >= 0 {
-		seconds := int64(valid.ttl / time.Second)
-		p.Expiration = &seconds
-	}
-	a, err := h.decide(p, valid.validateOnly)
+	a, err := h.decide(&p, validateOnly)
 	if err != nil {
 		h.logger.Error("push could not be recorded", "error", err)
-		h.refuse(w, &fcmProblem{reason: "INTERNAL"})
+		h.refusal(&out, &fcmProblem{reason: "INTERNAL"}, 0)
+		h.say(w, c, &out)
 		return
 	}
-	if !sustain(r.Context(), w, a, h.core.stats, serviceFCM) {
+	if !sustain(r.Context(), a, h.core.stats, serviceFCM) {
 		return
 	}
-	if a.retryAfter > 0 {
-		setRetryAfter(w, a, h.core.now())
+	h.fill(&out, &p, validateOnly, &a)
+	h.say(w, c, &out)
+}
+
+func (h *fcmHTTP) say(w http.ResponseWriter, c *conn, out *reply) {
+	h.core.stats.answered(serviceFCM, out.status, out.reason)
+	if c.badToken(out.reason, h.core.state.Load().scenario.FCM.Connections.BadTokens) {
+		out.end = true
 	}
-	if a.reason != "" {
-		h.refuse(w, &fcmProblem{reason: a.reason})
-		return
-	}
-	h.core.stats.answered(serviceFCM, http.StatusOK, "")
-	w.Header().Set("Content-Type", "application/json; charset=UTF-8")
-	_, _ = w.Write(appendName(nil, p, valid.validateOnly)) // whoever went away does not read it
+	out.write(w)
 }
 
 func (h *fcmHTTP) decide(p *Push, validateOnly bool) (answer, error) {
@@ -121,21 +107,6 @@ func hashOfID(id [16]byte) (h uint64) {
 		h = h<<8 ^ mix(h^uint64(c))
 	}
 	return h
-}
-
-func (h *fcmHTTP) refuse(w http.ResponseWriter, problem *fcmProblem) {
-	e := fcmErrors[problem.reason]
-	h.core.stats.answered(serviceFCM, e.code, problem.reason)
-	if e.status == "" {
-		w.Header().Set("Content-Type", "text/html; charset=UTF-8")
-	} else {
-		w.Header().Set("Content-Type", "application/json; charset=UTF-8")
-	}
-	if problem.reason == fcmUnauthenticated {
-		w.Header().Set("Www-Authenticate", `Bearer realm="https://accounts.google.com/", error="invalid_token"`)
-	}
-	w.WriteHeader(e.code)
-	_, _ = w.Write(appendFCMBody(nil, problem.reason, problem.message, problem.field)) // as above
 }
 
 // token answers a service account's request for an access token.

@@ -3,6 +3,7 @@ package simulator
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -13,9 +14,11 @@ import (
 //	20ms                  always
 //	uniform:10ms,50ms     from, to
 //	lognormal:20ms,80ms   median, 99th percentile
+//	bimodal:20ms,2s,0.01  usually, and for that share of pushes
 type Latency struct {
-	kind latencyKind
-	a, b time.Duration
+	kind  latencyKind
+	a, b  time.Duration
+	share float64 // bimodal: of b
 }
 
 type latencyKind uint8
@@ -24,6 +27,7 @@ const (
 	latencyConst latencyKind = iota
 	latencyUniform
 	latencyLogNormal
+	latencyBimodal
 )
 
 // maxLatency keeps the far tail of a log-normal distribution within what a client waits for.
@@ -41,7 +45,7 @@ func ParseLatency(s string) (Latency, error) {
 // UnmarshalText reads the text form.
 func (l *Latency) UnmarshalText(text []byte) error {
 	s := strings.TrimSpace(string(text))
-	bad := fmt.Errorf("%q is no latency: want 0, 20ms, uniform:10ms,50ms or lognormal:20ms,80ms (median and 99th percentile)", s)
+	bad := fmt.Errorf("%q is no latency: want 0, 20ms, uniform:10ms,50ms, lognormal:20ms,80ms (median and 99th percentile) or bimodal:20ms,2s,0.01", s)
 	kind, rest, named := strings.Cut(s, ":")
 	if !named {
 		d, err := time.ParseDuration(s)
@@ -52,6 +56,16 @@ func (l *Latency) UnmarshalText(text []byte) error {
 		return nil
 	}
 	first, second, ok := strings.Cut(rest, ",")
+	share := 0.0
+	if kind == "bimodal" {
+		var text string
+		second, text, _ = strings.Cut(second, ",")
+		v, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+		if err != nil || !(v >= 0 && v <= 1) {
+			return bad
+		}
+		share = v
+	}
 	a, errA := time.ParseDuration(strings.TrimSpace(first))
 	b, errB := time.ParseDuration(strings.TrimSpace(second))
 	if !ok || errA != nil || errB != nil || a < 0 || b < a || b > maxLatency {
@@ -65,6 +79,8 @@ func (l *Latency) UnmarshalText(text []byte) error {
 			return bad
 		}
 		*l = Latency{kind: latencyLogNormal, a: a, b: b}
+	case "bimodal":
+		*l = Latency{kind: latencyBimodal, a: a, b: b, share: share}
 	default:
 		return bad
 	}
@@ -81,6 +97,8 @@ func (l Latency) String() string {
 		return "uniform:" + l.a.String() + "," + l.b.String()
 	case latencyLogNormal:
 		return "lognormal:" + l.a.String() + "," + l.b.String()
+	case latencyBimodal:
+		return "bimodal:" + l.a.String() + "," + l.b.String() + "," + strconv.FormatFloat(l.share, 'g', -1, 64)
 	case latencyConst:
 	}
 	return l.a.String()
@@ -97,6 +115,10 @@ func (l Latency) Of(hash uint64) time.Duration {
 		z := math.Sqrt(-2*math.Log(u)) * math.Cos(2*math.Pi*v)
 		sigma := math.Log(float64(l.b)/float64(l.a)) / z99
 		return min(time.Duration(float64(l.a)*math.Exp(sigma*z)), maxLatency)
+	case latencyBimodal:
+		if unit(hash) < l.share {
+			return l.b
+		}
 	case latencyConst:
 	}
 	return l.a

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -74,25 +75,69 @@ func accessMAC(secret []byte, claim string) string {
 	return base64.RawURLEncoding.EncodeToString(m.Sum(nil))
 }
 
-// checkAccess reads the Authorization header of a send to a project. The reason is "" where it may.
-func checkAccess(secret []byte, header, project string, now time.Time) (reason string) {
+// readAccess verifies an Authorization header; false for what we did not issue.
+func readAccess(secret []byte, header string) (project string, expires int64, ok bool) {
 	scheme, token, _ := strings.Cut(header, " ")
 	rest, ours := strings.CutPrefix(token, accessPrefix)
 	cut := strings.LastIndexByte(rest, '.')
 	if !strings.EqualFold(scheme, "bearer") || !ours || cut < 0 {
-		return fcmUnauthenticated
+		return "", 0, false
 	}
 	claim, mac := rest[:cut], rest[cut+1:]
 	if subtle.ConstantTimeCompare([]byte(mac), []byte(accessMAC(secret, claim))) != 1 {
-		return fcmUnauthenticated
+		return "", 0, false
 	}
 	encoded, end, _ := strings.Cut(claim, ".")
 	name, err := base64.RawURLEncoding.DecodeString(encoded)
 	seconds, errEnd := strconv.ParseInt(end, 10, 64)
+	return string(name), seconds, err == nil && errEnd == nil
+}
+
+// checkAccess decides over the Authorization header of a send to a project. The reason is "" where it may.
+func checkAccess(secret []byte, header, project string, now time.Time) (reason string) {
+	var c accessCache
+	return c.check(secret, header, project, now)
+}
+
+// accessCache remembers which headers of one connection were good, so that their MAC is not computed again. The zero value is
+// empty. Safe for concurrent use.
+type accessCache struct {
+	mu     sync.Mutex
+	last   access
+	others map[string]access
+}
+
+// access is a verified header.
+type access struct {
+	header, project string
+	expires         int64 // Unix seconds
+}
+
+// mostAccess bounds the projects of one connection that are remembered.
+const mostAccess = 64
+
+func (c *accessCache) check(secret []byte, header, project string, now time.Time) (reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.last.header != header || header == "" {
+		known, ok := c.others[header]
+		if !ok {
+			name, expires, good := readAccess(secret, header)
+			if !good {
+				return fcmUnauthenticated
+			}
+			known = access{header, name, expires}
+			if c.others == nil || len(c.others) >= mostAccess {
+				c.others = map[string]access{}
+			}
+			c.others[header] = known
+		}
+		c.last = known
+	}
 	switch {
-	case err != nil || errEnd != nil || now.Unix() >= seconds:
+	case now.Unix() >= c.last.expires:
 		return fcmUnauthenticated
-	case string(name) != project:
+	case c.last.project != project:
 		return fcmPermission
 	}
 	return ""

@@ -2,7 +2,6 @@ package simulator
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +21,7 @@ type apnsRequest struct {
 	body           []byte
 	bodyTooLarge   bool // more than the reader was ready to take
 	certificateFor string
+	trusted        bool // set by authorize: the credentials are good
 }
 
 // apnsPush is what a valid request means.
@@ -208,7 +208,7 @@ func checkPayload(body []byte, tooLarge bool, pushType string) string {
 	switch {
 	case tooLarge || len(body) > limit:
 		return "PayloadTooLarge"
-	case len(body) == 0 || body[0] != '{' || !json.Valid(body):
+	case len(body) == 0 || body[0] != '{' || !validJSON(body):
 		return "PayloadEmpty"
 	}
 	return ""

@@ -95,7 +95,7 @@ func invalid(message, field string) *fcmProblem {
 
 func parseFCM(body []byte) (map[string]any, *fcmProblem) {
 	if len(body) > maxFCMBody {
-		return nil, &fcmProblem{fcmInvalidArgument, "Request payload size exceeds the limit: " + strconv.Itoa(maxFCMBody) + " bytes.", ""}
+		return nil, bodyTooLarge()
 	}
 	if nesting(body) > maxJSONNesting {
 		return nil, invalid("Invalid JSON payload received. Nesting is too deep.", "")
@@ -110,6 +110,10 @@ func parseFCM(body []byte) (map[string]any, *fcmProblem) {
 		return nil, invalid("Invalid JSON payload received. Unexpected token.", "")
 	}
 	return request, nil
+}
+
+func bodyTooLarge() *fcmProblem {
+	return &fcmProblem{fcmInvalidArgument, "Request payload size exceeds the limit: " + strconv.Itoa(maxFCMBody) + " bytes.", ""}
 }
 
 func (p *fcmPush) checkTarget(m map[string]any) *fcmProblem {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,12 +37,18 @@ type APNSScenario struct {
 	Topics        []string `json:"topics,omitempty" yaml:"topics"`                 // bundle ids that exist; empty: every one
 	TokenLifetime Duration `json:"token_lifetime,omitempty" yaml:"token_lifetime"` // of a provider token: 1h
 	TokenUpdate   Duration `json:"token_update,omitempty" yaml:"token_update"`     // at least between two of a connection: 20m; less than 0: no limit
+	PerDevice     int      `json:"per_device,omitempty" yaml:"per_device"`         // pushes a minute to one token; 0: no limit
+	// Connections is how APNs treats its clients' connections.
+	Connections ConnScenario `json:"connections,omitzero" yaml:"connections"`
 }
 
 // FCMScenario holds FCM's own settings.
 type FCMScenario struct {
 	TokenLifetime  Duration `json:"token_lifetime,omitempty" yaml:"token_lifetime"`     // of an access token: 1h
 	QuotaPerMinute int      `json:"quota_per_minute,omitempty" yaml:"quota_per_minute"` // requests of a project; 0: no quota (Google's default is 600,000)
+	PerDevice      int      `json:"per_device,omitempty" yaml:"per_device"`             // pushes a minute to one token; 0: no limit (Google's is 240)
+	// Connections is how FCM's front end treats its clients' connections.
+	Connections ConnScenario `json:"connections,omitzero" yaml:"connections"`
 }
 
 // Mix is a share of tokens for each reason. Its text form, in flags, is "dead=0.02,throttled=0.01".
@@ -118,37 +125,20 @@ type Rule struct {
 	RetryAfter     Duration `json:"retry_after,omitempty" yaml:"retry_after"`           // header, rounded up to seconds
 	RetryAfterDate bool     `json:"retry_after_date,omitempty" yaml:"retry_after_date"` // as an HTTP date
 	Delay          Duration `json:"delay,omitempty" yaml:"delay"`                       // on top of the latency
+	Latency        Latency  `json:"latency,omitzero" yaml:"latency"`                    // as Delay, from a model: for one app, say
 	Fault          Fault    `json:"fault,omitempty" yaml:"fault"`                       // of the connection
+	Pause          Duration `json:"pause,omitempty" yaml:"pause"`                       // of the fault, where it has one
 }
 
-// Fault is what happens to a connection instead of, or after, an answer.
-type Fault string
-
-// Faults that net/http can be made to have.
-const (
-	FaultGoAway     Fault = "goaway"      // the push is answered, and the connection told to end
-	FaultRST        Fault = "rst_stream"  // the stream is reset; nothing is recorded
-	FaultReset      Fault = "reset"       // TCP reset before anything is recorded
-	FaultResetAfter Fault = "reset_after" // TCP reset after the push was accepted and recorded
-	FaultBlackhole  Fault = "blackhole"   // accepted and recorded, and never answered
-	FaultFreeze     Fault = "freeze"      // as blackhole, and the whole connection falls silent, pings too
-)
-
-var faults = []Fault{FaultGoAway, FaultRST, FaultReset, FaultResetAfter, FaultBlackhole, FaultFreeze} //nolint:gochecknoglobals // a table
-
 func (r *Rule) validate() error {
-	known := r.Fault == ""
-	for _, f := range faults {
-		known = known || f == r.Fault
-	}
 	switch {
-	case r.Reason == "" && r.Fault == "" && r.Delay == 0:
+	case r.Reason == "" && r.Fault == "" && r.Delay == 0 && r.Latency == (Latency{}):
 		return errors.New("does nothing: give it a reason, a fault or a delay")
 	case r.Reason != "" && !knownReason(r.Reason):
 		return checkReason(r.Reason)
 	case r.Reason != "" && r.Provider != "" && !reasonKnownAt(r.Provider, r.Reason):
 		return fmt.Errorf("%q is no reason of %s", r.Reason, r.Provider)
-	case !known:
+	case r.Fault != "" && !slices.Contains(faults, r.Fault):
 		return fmt.Errorf("%q is no fault: want one of %v", r.Fault, faults)
 	case r.Provider != "" && r.Provider != APNS && r.Provider != FCM:
 		return fmt.Errorf("%q is no provider: want apns or fcm, or nothing for both", r.Provider)
@@ -156,9 +146,9 @@ func (r *Rule) validate() error {
 		return fmt.Errorf("%q is no environment: want production or sandbox, or nothing for both", r.Environment)
 	case !(r.Share >= 0 && r.Share <= 1):
 		return fmt.Errorf("the share is %v: want 0 to 1", r.Share)
-	case r.Every < 0 || r.Times < 0 || r.Limit < 0 || r.After < 0 || r.For < 0 || r.Delay < 0 || r.RetryAfter < 0:
-		return errors.New("every, times, limit, after, for, delay and retry_after are 0 or more")
-	case (r.Fault == FaultResetAfter || r.Fault == FaultBlackhole || r.Fault == FaultFreeze) && r.Reason != "":
+	case r.Every < 0 || r.Times < 0 || r.Limit < 0 || r.After < 0 || r.For < 0 || r.Delay < 0 || r.RetryAfter < 0 || r.Pause < 0:
+		return errors.New("every, times, limit, after, for, delay, retry_after and pause are 0 or more")
+	case r.Fault.cuts() && r.Reason != "":
 		return fmt.Errorf("the fault %s is of pushes that are accepted: leave the reason out", r.Fault)
 	}
 	return nil
@@ -174,8 +164,13 @@ func (s *Scenario) Validate() error {
 	if err := s.Mix.validate(); err != nil {
 		return err
 	}
-	if s.RetryAfter < 0 || s.FCM.QuotaPerMinute < 0 || s.FCM.TokenLifetime < 0 || s.APNS.TokenLifetime < 0 {
-		return errors.New("retry_after, quota_per_minute and token_lifetime are 0 or more")
+	if s.RetryAfter < 0 || s.FCM.QuotaPerMinute < 0 || s.FCM.TokenLifetime < 0 || s.APNS.TokenLifetime < 0 || s.APNS.PerDevice < 0 || s.FCM.PerDevice < 0 {
+		return errors.New("retry_after, quota_per_minute, per_device and token_lifetime are 0 or more")
+	}
+	for p, c := range map[Provider]*ConnScenario{APNS: &s.APNS.Connections, FCM: &s.FCM.Connections} {
+		if err := c.validate(); err != nil {
+			return fmt.Errorf("%s: connections: %w", p, err)
+		}
 	}
 	return validateRules(s.Rules)
 }

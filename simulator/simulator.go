@@ -24,6 +24,8 @@ type Options struct {
 	APNSAddr, APNSSandboxAddr, FCMAddr, AdminAddr string
 	// Project of the service account that is written into Dir; "" is DefaultProject. Other projects work as well.
 	Project string
+	// Server is ServerFrames or ServerNetHTTP; "" is ServerFrames.
+	Server string
 	// Scenario at the start.
 	Scenario Scenario
 	// Exact keeps that many of the last accepted pushes whole, tokens and texts included: for tests.
@@ -39,8 +41,11 @@ type Simulator struct {
 	identity  *identity
 	ledger    *Ledger
 	core      *core
+	topics    *topics
 	gates     map[string]*gate // by listener
 	servers   []*http.Server
+	frames    []*framesServer
+	wheel     *wheel
 	running   sync.WaitGroup
 	closeOnce sync.Once
 	closeErr  error
@@ -54,10 +59,14 @@ const (
 	listenAdmin   = "admin"
 )
 
+// The servers of pushes. Both decide by the same code and keep the same ledger.
+const (
+	ServerFrames  = "frames"  // works on HTTP/2's frames: for measuring, and for every fault
+	ServerNetHTTP = "nethttp" // Go's own server: the reference for the other, at twenty times the CPU
+)
+
 // Limits of the servers. A peer may hold a connection for days, as with the providers.
 const (
-	apnsStreams   = 1000 // SETTINGS_MAX_CONCURRENT_STREAMS; what APNs typically grants
-	fcmStreams    = 100  // what FCM's front end grants
 	headerTimeout = 10 * time.Second
 	drainTime     = 500 * time.Millisecond
 )
@@ -67,7 +76,13 @@ func Start(ctx context.Context, o Options) (*Simulator, error) {
 	if o.Dir == "" {
 		return nil, errors.New("the simulator needs a directory for its credentials and ledger")
 	}
-	if err := o.Scenario.Validate(); err != nil {
+	if o.Server == "" {
+		o.Server = ServerFrames
+	}
+	if o.Server != ServerFrames && o.Server != ServerNetHTTP {
+		return nil, fmt.Errorf("%q is no server: want %s or %s", o.Server, ServerFrames, ServerNetHTTP)
+	}
+	if err := checkScenario(o.Server, &o.Scenario); err != nil {
 		return nil, fmt.Errorf("scenario: %w", err)
 	}
 	if o.Project == "" {
@@ -88,13 +103,24 @@ func Start(ctx context.Context, o Options) (*Simulator, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	s := &Simulator{options: o, lock: lock, identity: id, ledger: ledger, gates: map[string]*gate{}}
+	s := &Simulator{options: o, lock: lock, identity: id, ledger: ledger, gates: map[string]*gate{}, topics: newTopics()}
 	s.core = newCore(o.Scenario, ledger, o.Exact, time.Now)
 	if err := s.serve(ctx); err != nil {
 		return nil, errors.Join(err, s.Close()) //nolint:contextcheck // closing goes on when ctx has ended
 	}
 	o.Logger.Info("simulator started", "apns", s.APNSURL(), "apns_sandbox", s.SandboxURL(), "fcm", s.FCMURL(), "admin", s.AdminURL(), "ledger_accepted", ledger.Summary().Accepted)
 	return s, nil
+}
+
+// checkScenario says what is wrong with a scenario on a server.
+func checkScenario(server string, s *Scenario) error {
+	if err := s.Validate(); err != nil {
+		return err
+	}
+	if server == ServerNetHTTP {
+		return s.needsFrames()
+	}
+	return nil
 }
 
 func (s *Simulator) serve(ctx context.Context) error {
@@ -113,7 +139,7 @@ func (s *Simulator) serve(ctx context.Context) error {
 			return fmt.Errorf("listen for %s: %w", name, err)
 		}
 		listeners[name] = l
-		s.gates[name] = &gate{Listener: l, stats: s.core.stats}
+		s.gates[name] = &gate{Listener: l, stats: s.core.stats, most: s.mostConns(name)}
 		addresses[name] = l.Addr().String()
 	}
 	s.gates[listenAdmin].stats = newStats(time.Now()) // who asks does not count
@@ -133,15 +159,36 @@ func (s *Simulator) serve(ctx context.Context) error {
 	}
 	apns := &tls.Config{
 		Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
-		ClientAuth: tls.RequestClientCert, // looked at in the handler: APNs answers a wrong one with a reason
+		ClientAuth: tls.RequestClientCert, // looked at with the request: APNs answers a wrong one with a reason
 	}
 	fcm := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
-	s.start(ctx, listenAPNS, apns, apnsStreams, &apnsHTTP{s.core, s.identity, Production, serviceAPNS, s.options.Logger})
-	s.start(ctx, listenSandbox, apns, apnsStreams, &apnsHTTP{s.core, s.identity, Sandbox, serviceSandbox, s.options.Logger})
-	s.start(ctx, listenFCM, fcm, fcmStreams, &fcmHTTP{s.core, s.identity, s.options.Logger})
-	s.start(ctx, listenAdmin, nil, 0, newAdmin(s))
+	production := &apnsDoor{s.core, s.identity, Production, serviceAPNS, s.options.Logger}
+	sandbox := &apnsDoor{s.core, s.identity, Sandbox, serviceSandbox, s.options.Logger}
+	google := &fcmDoor{s.core, s.identity, s.options.Logger, s.topics}
+	if s.options.Server == ServerFrames {
+		s.wheel = newWheel(fire)
+		s.running.Go(s.wheel.run)
+	}
+	s.start(ctx, listenAPNS, apns, &apnsHTTP{production}, apnsFrames{production})
+	s.start(ctx, listenSandbox, apns, &apnsHTTP{sandbox}, apnsFrames{sandbox})
+	s.start(ctx, listenFCM, fcm, &fcmHTTP{google}, fcmFrames{google, &fcmHTTP{google}})
+	s.start(ctx, listenAdmin, nil, newAdmin(s), nil)
 	clear(listeners)
 	return nil
+}
+
+// mostConns reads a listener's cap from the scenario in force.
+func (s *Simulator) mostConns(listener string) func() int {
+	return func() int {
+		now := &s.core.state.Load().scenario
+		switch listener {
+		case listenAPNS, listenSandbox:
+			return now.APNS.Connections.Max
+		case listenFCM:
+			return now.FCM.Connections.Max
+		}
+		return 0
+	}
 }
 
 // listen takes the address of the last run where the wanted one leaves the port open.
@@ -162,30 +209,48 @@ func listen(ctx context.Context, wanted, last string) (net.Listener, error) {
 	return c.Listen(ctx, "tcp", wanted)
 }
 
-func (s *Simulator) start(ctx context.Context, name string, secure *tls.Config, streams int, h http.Handler) {
+// start serves a listener. door is nil for the admin API, and secure too.
+func (s *Simulator) start(ctx context.Context, name string, secure *tls.Config, h http.Handler, door h2Door) {
 	base := context.WithoutCancel(ctx)
+	gate := s.gates[name]
 	if secure != nil {
-		secure = secure.Clone() // net/http changes it
+		secure = secure.Clone() // net/http changes it, and each listener's gate is its own
+		secure.GetConfigForClient = gate.handshake
 	}
+	logger := s.options.Logger.With("listener", name)
 	server := &http.Server{
-		Handler: h, ReadHeaderTimeout: headerTimeout, TLSConfig: secure, ConnContext: withConn,
+		Handler: h, ReadHeaderTimeout: headerTimeout, ConnContext: withConn,
 		BaseContext: func(net.Listener) context.Context { return base },
-		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: streams},
 		// Broken handshakes and streams are what a simulator makes: not worth a line.
-		ErrorLog: slog.NewLogLogger(s.options.Logger.With("listener", name).Handler(), slog.LevelDebug),
+		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
-	s.servers = append(s.servers, server)
-	s.running.Go(func() {
-		var err error
-		if secure == nil {
-			err = server.Serve(s.gates[name])
-		} else {
-			err = server.ServeTLS(s.gates[name], "", "")
+	run := func(serve func() error) {
+		s.running.Go(func() {
+			if err := serve(); !errors.Is(err, http.ErrServerClosed) {
+				logger.Error("listener ended", "error", err)
+			}
+		})
+	}
+	switch {
+	case door == nil:
+		s.servers = append(s.servers, server)
+		run(func() error { return server.Serve(gate) })
+	case s.options.Server == ServerNetHTTP:
+		server.TLSConfig = secure
+		server.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: s.core.state.Load().scenario.streams(door.provider())}
+		s.servers = append(s.servers, server)
+		run(func() error { return server.ServeTLS(gate, "", "") })
+	default:
+		secure.DynamicRecordSizingDisabled = true // a batch in one record
+		others := newHandedOver(gate.Addr())
+		f := &framesServer{
+			gate: gate, secure: secure, door: door, core: s.core, wheel: s.wheel, logger: logger, http1: server, others: others,
+			conns: map[*h2Conn]struct{}{}, pending: map[net.Conn]struct{}{},
 		}
-		if !errors.Is(err, http.ErrServerClosed) {
-			s.options.Logger.Error("listener ended", "listener", name, "error", err)
-		}
-	})
+		s.frames = append(s.frames, f)
+		run(f.serve)
+		run(func() error { return server.Serve(others) })
+	}
 }
 
 // Close stops listening, gives answers under way half a second, and closes the ledger. More than once is fine.
@@ -201,7 +266,13 @@ func (s *Simulator) Close() error {
 				}
 			})
 		}
+		for _, f := range s.frames {
+			drained.Go(func() { f.shutdown(ctx) })
+		}
 		drained.Wait()
+		if s.wheel != nil {
+			s.wheel.stop()
+		}
 		s.running.Wait()
 		s.closeErr = errors.Join(s.ledger.Close(), s.lock.Close())
 	})
@@ -264,7 +335,11 @@ func (s *Simulator) ServiceAccount(project string) ([]byte, error) {
 func (s *Simulator) Ledger() *Ledger { return s.ledger }
 
 // Stats is what happened since the start or the last reset.
-func (s *Simulator) Stats() Stats { return s.core.stats.read(s.ledger.Summary()) }
+func (s *Simulator) Stats() Stats {
+	now := s.core.stats.read(s.ledger.Summary())
+	now.Server = s.options.Server
+	return now
+}
 
 // Client is a client of this simulator's admin API.
 func (s *Simulator) Client() *Client { return NewClient(s.AdminURL(), nil) }

@@ -1,7 +1,9 @@
 package simulator
 
 import (
+	"maps"
 	"sort"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,9 +20,18 @@ type stats struct {
 	open      atomic.Int64
 	refused   atomic.Int64
 	tokens    atomic.Int64 // access tokens issued
+	cut       atomic.Int64 // accepted pushes whose answer could not be given, for whatever reason
+	delays    [len(delayBounds) + 1]atomic.Int64
 
-	mu      sync.RWMutex
-	answers map[answerKey]*atomic.Int64
+	mu         sync.RWMutex
+	answers    map[answerKey]*atomic.Int64
+	violations map[string]int64
+}
+
+// delayBounds are the upper bounds of the histogram of delays.
+var delayBounds = [...]time.Duration{ //nolint:gochecknoglobals // a table
+	0, time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond,
+	100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, time.Minute,
 }
 
 type answerKey struct {
@@ -41,6 +52,7 @@ type AnswerCount struct {
 // Stats is what the simulator did since its start or the last reset of stats.
 type Stats struct {
 	SinceUS       int64         `json:"since_us"`
+	Server        string        `json:"server"`   // ServerFrames or ServerNetHTTP
 	Requests      int64         `json:"requests"` // pushes, valid or not
 	InFlight      int64         `json:"in_flight"`
 	MaxInFlight   int64         `json:"max_in_flight"`
@@ -50,7 +62,20 @@ type Stats struct {
 	AccessTokens  int64         `json:"access_tokens_issued"`
 	CPUPerRequest float64       `json:"process_cpu_us_per_request"` // of the whole process: the simulator's own only where it runs alone
 	Answers       []AnswerCount `json:"answers"`
-	Ledger        Summary       `json:"ledger"`
+	// Cut is how many accepted pushes got no answer: by a fault of their own, because their connection broke or because the
+	// client gave up on them. A sender that tries again makes a repeat of each.
+	Cut int64 `json:"answers_cut"`
+	// Violations is how often clients broke a rule of HTTP/2, by rule.
+	Violations map[string]int64 `json:"protocol_violations"`
+	// Delays is how long answers were held back, by upper bound in seconds: not cumulative; "+Inf" is the rest.
+	Delays []DelayCount `json:"delays"`
+	Ledger Summary      `json:"ledger"`
+}
+
+// DelayCount is a bucket of the delays.
+type DelayCount struct {
+	Upper string `json:"le"` // seconds
+	Count int64  `json:"count"`
 }
 
 func newStats(now time.Time) *stats {
@@ -63,18 +88,25 @@ func newStats(now time.Time) *stats {
 func (s *stats) reset(now time.Time) {
 	s.since.Store(now.UnixNano())
 	s.cpuAt.Store(processCPU().Microseconds())
-	for _, n := range []*atomic.Int64{&s.requests, &s.opened, &s.refused, &s.tokens} {
+	for _, n := range []*atomic.Int64{&s.requests, &s.opened, &s.refused, &s.tokens, &s.cut} {
 		n.Store(0)
+	}
+	for i := range s.delays {
+		s.delays[i].Store(0)
 	}
 	s.maxFlight.Store(s.inFlight.Load())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answers = map[answerKey]*atomic.Int64{}
+	s.violations = map[string]int64{}
 }
 
-func (s *stats) begin() {
-	s.requests.Add(1)
-	n := s.inFlight.Add(1)
+func (s *stats) begin() { s.arrived(1) }
+
+// arrived counts pushes that are read.
+func (s *stats) arrived(pushes int64) {
+	s.requests.Add(pushes)
+	n := s.inFlight.Add(pushes)
 	for {
 		most := s.maxFlight.Load()
 		if n <= most || s.maxFlight.CompareAndSwap(most, n) {
@@ -83,9 +115,32 @@ func (s *stats) begin() {
 	}
 }
 
-func (s *stats) end() { s.inFlight.Add(-1) }
+func (s *stats) end() { s.left(1) }
+
+// left counts pushes that are through, with an answer or without.
+func (s *stats) left(pushes int64) { s.inFlight.Add(-pushes) }
+
+// delayed counts answers that are held back for d.
+func (s *stats) delayed(d time.Duration, n int64) {
+	i := 0
+	for i < len(delayBounds) && d > delayBounds[i] {
+		i++
+	}
+	s.delays[i].Add(n)
+}
+
+// violated counts a breach of a rule.
+func (s *stats) violated(rule string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.violations[rule]++
+}
 
 func (s *stats) answered(at service, status int, reason string) {
+	s.answeredTimes(at, status, reason, 1)
+}
+
+func (s *stats) answeredTimes(at service, status int, reason string, times int64) {
 	key := answerKey{at, status, reason}
 	s.mu.RLock()
 	n := s.answers[key]
@@ -98,19 +153,27 @@ func (s *stats) answered(at service, status int, reason string) {
 		}
 		s.mu.Unlock()
 	}
-	n.Add(1)
+	n.Add(times)
 }
 
 func (s *stats) read(ledger Summary) Stats {
 	out := Stats{
 		SinceUS: s.since.Load() / 1000, Requests: s.requests.Load(), InFlight: s.inFlight.Load(), MaxInFlight: s.maxFlight.Load(),
 		Opened: s.opened.Load(), Open: s.open.Load(), Refused: s.refused.Load(), AccessTokens: s.tokens.Load(), Ledger: ledger,
-		Answers: []AnswerCount{},
+		Answers: []AnswerCount{}, Cut: s.cut.Load(), Violations: map[string]int64{},
+	}
+	for i := range s.delays {
+		upper := "+Inf"
+		if i < len(delayBounds) {
+			upper = strconv.FormatFloat(delayBounds[i].Seconds(), 'g', -1, 64)
+		}
+		out.Delays = append(out.Delays, DelayCount{upper, s.delays[i].Load()})
 	}
 	if out.Requests > 0 {
 		out.CPUPerRequest = float64(processCPU().Microseconds()-s.cpuAt.Load()) / float64(out.Requests)
 	}
 	s.mu.RLock()
+	maps.Copy(out.Violations, s.violations)
 	for key, n := range s.answers {
 		out.Answers = append(out.Answers, AnswerCount{key.service.provider(), key.service.environment(), key.status, key.reason, n.Load()})
 	}

@@ -85,9 +85,10 @@ says where it is and which credentials it knows.`,
 	f.StringVar(&o.APNSSandboxAddr, "apns-sandbox", "", "address of APNs' sandbox")
 	f.StringVar(&o.FCMAddr, "fcm", "", "address of FCM")
 	f.StringVar(&o.AdminAddr, "admin", "", "address of the admin API; loopback only, it knows no passwords")
+	f.StringVar(&o.Server, "server", simulator.ServerFrames, "frames, or nethttp: Go's own server, the reference for the other")
 	f.StringVar(&scenario, "scenario", "", "YAML file of latency, mix and rules")
 	f.Uint64Var(&seed, "seed", 1, "picks which tokens fail")
-	f.StringVar(&latency, "latency", "0", `of each answer: 20ms, uniform:10ms,50ms or lognormal:20ms,80ms (median and 99th percentile)`)
+	f.StringVar(&latency, "latency", "0", `of each answer: 20ms, uniform:10ms,50ms, lognormal:20ms,80ms (median and 99th percentile) or bimodal:20ms,2s,0.01`)
 	f.StringVar(&mix, "mix", "", "share of tokens by reason, such as dead=0.02,throttled=0.01")
 	f.IntVar(&o.Exact, "exact", 0, "keep so many of the last pushes whole, for GET /pushes")
 	return cmd
