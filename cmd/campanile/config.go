@@ -246,7 +246,7 @@ func lookup(environ []string, name string) string {
 
 // checkEnvironment refuses CAMPANILE_ variables that mean nothing: a misspelt setting must not be silently the default.
 func checkEnvironment(environ []string) error {
-	names := []string{"CAMPANILE_CONFIG", "CAMPANILE_SKIP_REAL"}
+	names := []string{"CAMPANILE_CONFIG", "CAMPANILE_SKIP_REAL", "CAMPANILE_PROOFS"}
 	for _, s := range settings() {
 		names = append(names, envName(s.key))
 	}

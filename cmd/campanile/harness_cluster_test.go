@@ -197,8 +197,14 @@ func roleNames() map[string][]string {
 // startCluster starts every role and waits until all are ready.
 func (w *world) startCluster(t *testing.T, settings ...string) *cluster {
 	t.Helper()
+	return w.startRoles(t, roleNames(), settings...)
+}
+
+// startRoles starts these and waits until all are ready.
+func (w *world) startRoles(t *testing.T, names map[string][]string, settings ...string) *cluster {
+	t.Helper()
 	c := &cluster{w: w, settings: settings, roles: map[string]*role{}}
-	for name, args := range roleNames() {
+	for name, args := range names {
 		c.roles[name] = &role{name: name, args: args, api: "127.0.0.1:0", ops: "127.0.0.1:0"}
 		c.launch(t, name)
 	}
