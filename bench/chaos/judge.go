@@ -16,7 +16,8 @@ type Result struct {
 	Kills, Stops, Outages int
 	Accepted              int64 // notifications in the log, and sends that broadcasts were expanded to
 	Lost                  int64
-	// Repeats that are for no stop and no outage, and what the senders that were killed had in flight at most.
+	// Repeats that are for kills, or for nothing, and what the senders that were killed had in flight at most. Those for stops, and for
+	// outages of brokers and cut links, have bounds of their own.
 	Repeats, Bound               int64
 	StopRepeats, StopBound       int64
 	OutageRepeats, OutageBound   int64
@@ -114,7 +115,10 @@ func compare(h *history, pushes []taken, counted map[count]int64, a asked, steps
 		case stop:
 			r.Stops++
 			r.StopBound += s.bound
-		case broker, store, engine, cut:
+		case store, engine: // no sender needs them: what is repeated meanwhile is for the kills
+			r.Outages++
+			r.Bound += s.bound
+		case broker, cut:
 			r.Outages++
 			r.OutageBound += s.bound
 		}
@@ -168,11 +172,11 @@ func (r *Result) repeats(h *history, pushes []taken, steps []performed) map[sche
 	for i, s := range steps {
 		n := byStep[i+1]
 		switch s.kind {
-		case kill, scale:
+		case kill, scale, store, engine:
 			r.Repeats += n
 		case stop:
 			r.StopRepeats += n
-		case broker, store, engine, cut:
+		case broker, cut:
 			r.OutageRepeats += n
 		}
 		if n > s.bound {

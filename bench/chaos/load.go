@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,7 +54,7 @@ const (
 func newLoad(w *world) *load {
 	l := &load{seed: w.Seed, devices: w.Devices}
 	client := bench.NewClient(64)
-	client.Timeout = loadTimeout
+	client.Timeout, client.Transport = loadTimeout, watchful{client.Transport, l.complain}
 	for _, name := range []string{"ingest-1", "ingest-2"} {
 		url := "http://" + w.roles[name].api
 		l.clients = append(l.clients, &api.Client{URL: url, App: app, Key: w.key, HTTP: client})
@@ -229,6 +230,37 @@ func (l *load) broadcast(ctx context.Context, n int) error {
 
 // patience of a caller is longer than the longest outage, and than all that may come before things have settled again.
 const patience = 8 * time.Minute
+
+// watchful complains of answers that an ingest must not give, whatever is away: an error of the server is 503 and says when to come again.
+type watchful struct {
+	http.RoundTripper
+
+	complain func(text string)
+}
+
+// RoundTrip implements http.RoundTripper.
+func (w watchful) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := w.RoundTripper.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case answer.StatusCode < http.StatusInternalServerError:
+	case answer.StatusCode != http.StatusServiceUnavailable:
+		w.complain(fmt.Sprintf("%s %s was answered %s", r.Method, route(r.URL.Path), answer.Status))
+	case answer.Header.Get("Retry-After") == "":
+		w.complain(fmt.Sprintf("%s %s was answered 503 without Retry-After", r.Method, route(r.URL.Path)))
+	}
+	return answer, nil
+}
+
+// route is a path without the token in it.
+func route(path string) string {
+	if before, _, ok := strings.Cut(path, "/tokens/"); ok {
+		return before + "/tokens/…"
+	}
+	return path
+}
 
 func (l *load) complain(text string) {
 	l.mu.Lock()

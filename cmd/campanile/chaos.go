@@ -147,7 +147,7 @@ func (t *terminal) runChaos(ctx context.Context, o chaos.Options) error {
 	}
 	fmt.Fprintf(t.out, "answered: %d notifications and %d broadcasts, after %d retries; the ledger has %d pushes, %d of them different; %d processes ended by themselves\n",
 		r.Notifications, r.Broadcasts, r.Retries, r.LedgerAccepted, r.LedgerUnique, r.Falls)
-	fmt.Fprintf(t.out, "stops: repeats=%d bound=%d; outages: repeats=%d bound=%d; broadcasts that ended with other counts than the log's: %d\n",
+	fmt.Fprintf(t.out, "stops: repeats=%d bound=%d; brokers and links: repeats=%d bound=%d; broadcasts that ended with other counts than the log's: %d\n",
 		r.StopRepeats, r.StopBound, r.OutageRepeats, r.OutageBound, r.TallyDiff)
 	fmt.Fprintln(t.out, r)
 	if r.Failed() {
