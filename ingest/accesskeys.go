@@ -70,7 +70,9 @@ func (c *call) requestKeyV2() *answer {
 func (c *call) requestKey(r *keyRequest) *answer {
 	s, now := c.server, c.now
 	address, valid := schemas.SiteURL(r.url)
-	if !s.perIP.take(addressName(c.gin.ClientIP()), now) || valid && !s.perURL.take(c.grant.app+" "+address, now) {
+	// By address and URL, not by URL alone: anybody could use a site's allowance up, and keep it from its key.
+	from := addressName(c.gin.ClientIP())
+	if !s.perIP.take(from, now) || valid && !s.perURL.take(c.grant.app+" "+from+" "+address, now) {
 		s.metrics.keys.WithLabelValues("limited").Inc()
 		return tooManyKeys
 	}

@@ -200,9 +200,10 @@ func (c *call) authorise(name, key string, need keyNeed) *answer {
 	s := c.server
 	hash := sha256.Sum256([]byte(key))
 	g, appThere, keyThere := s.apps.find(name, &hash)
-	if !appThere || need == needsKey && !keyThere {
+	waits := keyThere && g.key.pending // or was approved a moment ago
+	if !appThere || need == needsKey && (!keyThere || waits) {
 		tried := refusalHash(name, &hash)
-		if !s.catchUp.wasRefused(tried) {
+		if waits || !s.catchUp.wasRefused(tried) {
 			if err := s.catchUp.wait(c.gin.Request.Context()); err != nil {
 				if c.gin.Request.Context().Err() == nil {
 					s.slog.Warn("key could not be verified", "error", err)

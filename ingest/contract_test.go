@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/campanile-push/campanile/ingest"
 	"github.com/campanile-push/campanile/ingest/contracttest"
@@ -187,6 +188,27 @@ func TestASuccessIsInTheLogFirst(t *testing.T) {
 	h.log.fail(nil)
 	if got := h.log.events(t, schemas.Notifications); len(got) != 0 {
 		t.Errorf("want nothing in the log, got %v", got)
+	}
+}
+
+// TestNothingHangsWithTheLog: a log that neither takes nor answers anything costs a request its patience and no more. Moodle has no
+// limit of its own for a registration.
+func TestNothingHangsWithTheLog(t *testing.T) {
+	t.Parallel()
+	h := setup(t, 1, func(o *ingest.Options) { o.AppendPatience = 50 * time.Millisecond })
+	h.settle()
+	h.want(h.post(keyAll, "/tokens/known?device=fcm", ""), 200, `{"status": "ok"}`)
+	h.log.hang()
+	for ask, body := range map[string]string{
+		"POST /tokens/tok?device=fcm": "", "POST /api/v2/tokens": `{"device":"fcm","token":"t"}`, "DELETE /tokens/known": "",
+		"POST /api/v2/push": `{"device":"fcm","token":"known","alert":"a"}`, "POST /notification/": "device=fcm&token=known&alert=a",
+		"POST /broadcast/": "alert=a", "POST /api/v2/broadcast": `{"alert":"a"}`, "POST /accesskeys/": "url=https://m.example",
+	} {
+		method, path, _ := strings.Cut(ask, " ")
+		got := h.do(0, request{method: method, path: path, app: appName, key: keyAll, label: form, body: body})
+		if got.status != 503 || got.header.Get("Retry-After") == "" || got.body != `{"error": "The log takes nothing now, try again later"}` {
+			t.Errorf("%s: want 503 with Retry-After and a word why, got %d %s", ask, got.status, got.body)
+		}
 	}
 }
 

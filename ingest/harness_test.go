@@ -30,6 +30,7 @@ type memLog struct {
 	layout  schemas.Layout
 	records map[schemas.Topic][][]schemas.Record
 	refuse  error // of Append and Ends
+	hangs   bool  // both, until their contexts end
 	appends int
 }
 
@@ -52,6 +53,9 @@ func (l *memLog) Append(ctx context.Context, say func(out *schemas.Out)) error {
 	}
 	out := schemas.NewOut(l.layout)
 	say(out)
+	if err := l.hung(ctx); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.refuse != nil {
@@ -67,7 +71,10 @@ func (l *memLog) Append(ctx context.Context, say func(out *schemas.Out)) error {
 	return nil
 }
 
-func (l *memLog) Ends(_ context.Context, t schemas.Topic) ([]int64, error) {
+func (l *memLog) Ends(ctx context.Context, t schemas.Topic) ([]int64, error) {
+	if err := l.hung(ctx); err != nil {
+		return nil, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.refuse != nil {
@@ -78,6 +85,24 @@ func (l *memLog) Ends(_ context.Context, t schemas.Topic) ([]int64, error) {
 		ends[p] = int64(len(records))
 	}
 	return ends, nil
+}
+
+func (l *memLog) hung(ctx context.Context) error {
+	l.mu.Lock()
+	hangs := l.hangs
+	l.mu.Unlock()
+	if hangs {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return nil
+}
+
+// hang lets the log neither take nor answer anything from now on.
+func (l *memLog) hang() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hangs = true
 }
 
 func (l *memLog) fail(err error) {

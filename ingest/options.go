@@ -39,6 +39,9 @@ type Options struct {
 	RegisterPatience time.Duration
 	// CreatePatience is how long the store may stay behind before a missing registration is given up; zero is 5 s.
 	CreatePatience time.Duration
+	// AppendPatience bounds each wait for the log before 503; zero is 5 s. Moodle waits for a push for 2 s, but for a registration without
+	// end. What was appended may be in the log even so, or come into it.
+	AppendPatience time.Duration
 	// Full says why the log takes nothing now; nil, or an answer of nil: it takes.
 	Full func() error
 	// CatchUpApps returns when every record of apps that was there at the call has been applied with ApplyApps. Without it, a
@@ -56,7 +59,8 @@ type Options struct {
 	Document []byte
 	// IndexURL is where the page of `/` points people to; empty: nowhere.
 	IndexURL string
-	// KeysPerAddress and KeysPerURL limit /accesskeys/: so many at once, and one more each KeyInterval. Zero is 30, 5, one minute.
+	// KeysPerAddress limits /accesskeys/ for one address, and KeysPerURL for one URL asked for from one address: so many at once, and one
+	// more each KeyInterval. Zero is 30, 5, one minute.
 	KeysPerAddress, KeysPerURL int
 	KeyInterval                time.Duration
 	// MaxPendingKeys caps the keys of an app that wait for approval, each for PendingFor; zero is 1000 and 30 days.
@@ -67,6 +71,24 @@ type Options struct {
 	SiteCheckURL string
 	// SiteCheckTransport reaches it; nil is http.DefaultTransport.
 	SiteCheckTransport http.RoundTripper
+}
+
+// patientLog lets nobody wait for a log that does not answer.
+type patientLog struct {
+	Log
+	patience time.Duration
+}
+
+func (l patientLog) Append(ctx context.Context, say func(out *schemas.Out)) error {
+	ctx, cancel := context.WithTimeout(ctx, l.patience)
+	defer cancel()
+	return l.Log.Append(ctx, say)
+}
+
+func (l patientLog) Ends(ctx context.Context, topic schemas.Topic) ([]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.patience)
+	defer cancel()
+	return l.Log.Ends(ctx, topic)
 }
 
 func (o Options) withDefaults() Options {
@@ -90,6 +112,7 @@ func (o Options) withDefaults() Options {
 	orDuration(&o.ProofPatience, 300*time.Millisecond)
 	orDuration(&o.RegisterPatience, 2*time.Second)
 	orDuration(&o.CreatePatience, 5*time.Second)
+	orDuration(&o.AppendPatience, 5*time.Second)
 	orDuration(&o.KeyInterval, time.Minute)
 	orDuration(&o.PendingFor, 30*24*time.Hour)
 	orInt(&o.KeysPerAddress, 30)

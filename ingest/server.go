@@ -45,6 +45,7 @@ type Server struct {
 // panics where a trusted proxy is no address or where metrics of that name are registered already: both are the caller's mistakes.
 func New(o Options, log Log, store Store, hasher vault.Hasher, logger *slog.Logger, reg prometheus.Registerer) *Server {
 	o = o.withDefaults()
+	log = patientLog{log, o.AppendPatience}
 	s := &Server{
 		options: o, log: log, store: store, slog: logger,
 		apps:    registry{apps: make(map[string]*appState)},

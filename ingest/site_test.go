@@ -323,6 +323,50 @@ func TestKeyRequestsAreLimited(t *testing.T) {
 	h.siteKey(0, "https://three.example", "a")
 }
 
+// TestNobodyUsesUpAnothersAllowance: a stranger asks for keys in a site's name until it is refused, and the site gets its own.
+func TestNobodyUsesUpAnothersAllowance(t *testing.T) {
+	t.Parallel()
+	h := setup(t, 1, func(o *ingest.Options) {
+		o.TrustedProxies = []string{"127.0.0.1"}
+		now := time.Unix(1800000000, 0)
+		o.Now = func() time.Time { return now }
+	})
+	ask := func(from string) int {
+		return h.do(0, request{
+			path: "/accesskeys/", app: appName, key: "none", label: form, body: "url=https://site.example&siteid=s", header: map[string]string{"X-Forwarded-For": from},
+		}).status
+	}
+	for i := range 100 {
+		if ask("192.0.2.66") == http.StatusTooManyRequests {
+			break
+		}
+		if i == 99 {
+			t.Fatal("a stranger is never refused")
+		}
+	}
+	if got := ask("198.51.100.1"); got != http.StatusOK {
+		t.Errorf("the site itself: want its key, got %d", got)
+	}
+}
+
+func TestAnApprovedKeyWorksAtOnceEverywhere(t *testing.T) {
+	t.Parallel()
+	h := setup(t, 2, nil)
+	h.configure(&pushv1.AppConfigured{AccessKeyPolicy: pushv1.AccessKeyPolicy_ACCESS_KEY_POLICY_MANUAL})
+	key := h.siteKey(0, "https://m.example", "s")
+	register := func(door int) reply {
+		return h.do(door, request{path: "/tokens/tok?device=Android-fcm", app: appName, key: key})
+	}
+	for door := range h.doors {
+		h.want(register(door), 403, `{"error": "Access key waits for approval"}`)
+	}
+	k := h.issued(key)
+	k.Claim.Proven, k.Pending = true, false
+	h.say(func(out *schemas.Out) { out.AccessKeyIssued(k) }) // and no door is told to read
+	h.want(register(1), 200, `{"status": "ok"}`)
+	h.want(register(0), 200, `{"status": "token exists"}`)
+}
+
 func TestAV2KeyWithoutProcessorPermitsNothing(t *testing.T) {
 	t.Parallel()
 	h := setup(t, 1, nil)

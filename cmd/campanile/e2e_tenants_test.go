@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -213,6 +214,112 @@ func TestOneSiteReachesNothingOfAnother(t *testing.T) {
 		t.Errorf("the attacker overheard the victim: %v pushes before its broadcast, %v after (%d delivered before)", before, after, delivered)
 	}
 	s.u.stop(t)
+}
+
+// TestAKeyWorksAtOnceAtEveryIngest: however a key comes to be, the other ingest takes it in the very next request.
+func TestAKeyWorksAtOnceAtEveryIngest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.process(t)
+	second := p.secondDoor(t)
+	eventually(t, time.Minute, "both ingests have read the log", func() bool { return len(p.health.snapshot()) == 0 })
+	w.app(t, app)
+	w.app(t, "manual", "--access-keys", "manual")
+	door := func(url, app, key string) bench.Moodle {
+		return bench.Moodle{BaseURL: url, App: app, Key: key, Client: bench.NewClient(8)}
+	}
+	doors := []string{p.apiURL(), second}
+	tests := func(url, app, key string) string { // Moodle's check page
+		a, err := door(url, app, key).Do(t.Context(), http.MethodPost, "/tokens/testtoken", formLabel, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.Field("error")
+	}
+	for i := range 20 {
+		key, err := door(doors[i%2], app, "none").RequestKey(t.Context(), "https://site"+strconv.Itoa(i)+".example", "secret")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := tests(doors[(i+1)%2], app, key); got != "Invalid token" {
+			t.Errorf("key %d at the other ingest: %s", i, got)
+		}
+	}
+	for _, args := range [][]string{{}, {"--site", "https://vouched.example"}, {"--permissions", "all"}} {
+		key := w.run(t, append([]string{"key", "create", app}, args...)...)
+		for _, url := range doors {
+			if got := tests(url, app, key); got != "Invalid token" {
+				t.Errorf("key create %v: %s", args, got)
+			}
+		}
+	}
+	key, err := door(doors[0], "manual", "none").RequestKey(t.Context(), "https://waits.example", "secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, url := range doors {
+		if got := tests(url, "manual", key); got != "Access key waits for approval" {
+			t.Errorf("before it is approved: %s", got)
+		}
+	}
+	if list := w.run(t, "key", "list", "manual"); !strings.Contains(list, "waits for approval") || !strings.Contains(list, "https://waits.example") {
+		t.Errorf("the list does not show the request:\n%s", list)
+	}
+	w.run(t, "key", "approve", "manual", keyID(key))
+	for _, url := range doors {
+		if got := tests(url, "manual", key); got != "Invalid token" {
+			t.Errorf("approved: %s", got)
+		}
+		if _, err := door(url, "manual", key).Broadcast(t.Context(), "", "to the site"); err != nil {
+			t.Errorf("approved: %v", err)
+		}
+	}
+}
+
+// TestAVouchedKeyIsTheSites: a key that the operator makes for a site owns the site's channels, a second one shares them, and the claim of
+// whoever else asks for a key in the site's name gets nothing of it.
+func TestAVouchedKeyIsTheSites(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	u := w.up(t, withoutAnalytics)
+	w.app(t, app)
+	const site = "https://moodle.example.org/campus"
+	first, again := w.run(t, "key", "create", app, "--site", site), w.run(t, "key", "create", app, "--site", "HTTPS://Moodle.Example.org/campus/")
+	if a, b := w.claimOf(t, app, first), w.claimOf(t, app, again); a == "" || a != b {
+		t.Errorf("two keys of one site have the channels %q and %q", a, b)
+	}
+	squatter, err := u.moodle(app, "none").RequestKey(t.Context(), site, "guess")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.claimOf(t, app, squatter) == w.claimOf(t, app, first) {
+		t.Error("a stranger shares the site's claim")
+	}
+	own, phone, theirs := phones("own", 2), phones("phone", 2), phones("theirs", 2)
+	for _, who := range []struct {
+		key, channel string
+		list         []bench.Phone
+	}{{first, "", own}, {w.key(t, app, "register"), siteMD5(site), phone}, {squatter, "", theirs}} {
+		for _, p := range who.list {
+			if err := u.moodle(app, who.key).Register(t.Context(), p.Token, p.Platform, who.channel); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := u.moodle(app, squatter).Broadcast(t.Context(), "", "evil"); err == nil {
+		t.Error("a stranger broadcasts in the site's name")
+	}
+	if _, err := u.moodle(app, again).Broadcast(t.Context(), "", "to the site"); err != nil {
+		t.Fatal(err)
+	}
+	w.accounts(t, time.Minute, 4)
+	if got := w.pushes(t, slices.Concat(own, phone, theirs)...); !slices.Equal(got, []int{1, 1, 1, 1, 0, 0}) {
+		t.Errorf("the site's phones, those that named its channel, and the stranger's: %v", got)
+	}
+	if _, err := command(t, w.dir, w.env(), "key", "create", app, "--site", "moodle"); err == nil || !strings.Contains(err.Error(), "https://moodle.example.org") {
+		t.Errorf("a site that is none: %v", err)
+	}
+	u.stop(t)
 }
 
 // TestABadBodyKillsNoDevice: whatever a site sends to another's token, and whatever the provider says of it, the device lives.

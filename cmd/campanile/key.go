@@ -91,12 +91,18 @@ func newKey(app string, bits uint32) (value string, e *pushv1.AccessKeyIssued) {
 
 func keyCreateCommand(t *terminal) *cobra.Command {
 	var permissions []string
-	var description, contact string
+	var description, contact, site string
 	cmd := &cobra.Command{
 		Use:   "create APP",
 		Short: "Create a key and print it, this once",
+		Long: `Creates a key and prints it, this once. With --site it is the key of that site, whose claim to its address you vouch for: the phones that it registers join the
+site's own channel, it broadcasts to that and to md5(wwwroot), and it reaches no other site's phones. A further key for the same site shares all that. Without
+--site it is an operator's, and reaches the whole app.`,
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if site != "" && !cmd.Flags().Changed("permissions") {
+				permissions = []string{"register", "unregister", "notify", "broadcast"}
+			}
 			bits, err := parsePermissions(permissions)
 			if err != nil {
 				return err
@@ -106,11 +112,17 @@ func keyCreateCommand(t *terminal) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if _, err := d.find(args[0]); err != nil {
+				known, err := d.find(args[0])
+				if err != nil {
 					return err
 				}
 				value, e := newKey(args[0], bits)
 				e.Description, e.Contact = description, contact
+				if site != "" {
+					if e.Claim, err = known.vouched(args[0], site); err != nil {
+						return err
+					}
+				}
 				if err := log.Append(ctx, func(out *schemas.Out) { out.AccessKeyIssued(e) }); err != nil {
 					return err
 				}
@@ -122,9 +134,30 @@ func keyCreateCommand(t *terminal) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&permissions, "permissions", []string{"register", "notify"}, "register, unregister, notify, broadcast, issue-keys; all; none")
+	f.StringVar(&site, "site", "", "address of the Moodle site whose key it is, as its wwwroot says")
 	f.StringVar(&description, "description", "", "whose key it is")
 	f.StringVar(&contact, "contact", "", "whom to ask about it")
 	return cmd
+}
+
+// vouched is the proven claim of a site for which the operator vouches: the one that there is, or a new one.
+func (e *appEntry) vouched(app, site string) (*pushv1.Claim, error) {
+	address, ok := schemas.SiteURL(site)
+	if !ok {
+		return nil, fmt.Errorf("--site %q: want the site's address, such as https://moodle.example.org", site)
+	}
+	var last *pushv1.AccessKeyIssued
+	for _, k := range e.keys {
+		theirs, _ := schemas.SiteURL(k.Claim.GetUrl())
+		if k.Claim.GetProven() && !k.Pending && theirs == address && (last == nil || k.IssuedAtUs > last.IssuedAtUs) {
+			last = k // of several, the one issued last owns the address
+		}
+	}
+	if last != nil {
+		return last.Claim, nil
+	}
+	sum := sha256.Sum256([]byte("campanile vouched claim\x00" + app + "\x00" + address))
+	return &pushv1.Claim{Url: strings.TrimSpace(site), Channel: "site-" + hex.EncodeToString(sum[:16]), Proven: true}, nil
 }
 
 func keyListCommand(t *terminal) *cobra.Command {
