@@ -98,7 +98,7 @@ func keyCreateCommand(t *terminal) *cobra.Command {
 		Long: `Creates a key and prints it, this once. With --site it is the key of that site, whose claim to its address you vouch for: the phones that it registers join the
 site's own channel, it broadcasts to that and to md5(wwwroot), and it reaches no other site's phones. A further key for the same site shares all that. Without
 --site it is an operator's, and reaches the whole app.`,
-		Args:  cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if site != "" && !cmd.Flags().Changed("permissions") {
 				permissions = []string{"register", "unregister", "notify", "broadcast"}
