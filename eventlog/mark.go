@@ -15,7 +15,31 @@ const proofs = 1 + schemas.Tiers
 // topic, a new owner must read to know which sends above the committed offset are done already.
 type mark struct {
 	generation int64 // of who committed
-	from       [proofs]int64
+	from       ends
+}
+
+// ends are offsets in the topics where a send's end can stand: deliveries (0), and each tier's.
+type ends [proofs]int64
+
+// leastRaise is how far a mark falls behind before it is raised for no other reason: a commit a second for each partition that carries
+// nothing would be for nothing.
+const leastRaise = 4096
+
+// raised is e, or the higher of both where e has fallen behind.
+func (e ends) raised(to ends) ends {
+	for i := range e {
+		if to[i] >= e[i]+leastRaise {
+			return e.max(to)
+		}
+	}
+	return e
+}
+
+func (e ends) max(f ends) ends {
+	for i := range e {
+		e[i] = max(e[i], f[i])
+	}
+	return e
 }
 
 // String is the metadata's text: version, generation, offsets.

@@ -25,7 +25,7 @@ type outcomes struct {
 	items  []item
 	recs   []kgo.Record
 	proof  []int8 // by record: the proof's topic, or -1
-	floor  [proofs]int64
+	floor  ends
 	full   bool
 	left   atomic.Int64
 	failed atomic.Pointer[error]

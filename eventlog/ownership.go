@@ -235,16 +235,31 @@ func (d *delivery) commitOften(ctx context.Context) {
 	}
 }
 
+// reached is how far the ends of sends are known to be written, by partition: sends of every tier end in the same ones. A tier that
+// carries nothing for a day would otherwise hold its mark at the day before, and its next owner read all since.
+func (d *delivery) reached() map[int32]ends {
+	all := map[int32]ends{}
+	for _, w := range d.owned() {
+		w.mu.Lock()
+		if w.ready {
+			all[w.at.partition] = all[w.at.partition].max(w.acked)
+		}
+		w.mu.Unlock()
+	}
+	return all
+}
+
 // commitAll commits how far windows are, with their marks. What fails is committed the next time, or is its next owner's.
 func (d *delivery) commitAll(ctx context.Context, windows []*window) {
 	offsets := map[string]map[int32]kgo.EpochOffset{}
 	marks := map[string]map[int32]string{}
 	var moved []*window
+	reached := d.reached()
 	for _, w := range windows {
 		if !w.isReady() {
 			continue
 		}
-		at, m := w.position()
+		at, m := w.position(reached[w.at.partition])
 		if at == w.committed && m == w.marked {
 			continue
 		}

@@ -97,7 +97,7 @@ func TestSilenceIsCountedFromTheHeartbeatThatWasAnswered(t *testing.T) {
 
 func TestMarkIsReadAsItWasWritten(t *testing.T) {
 	t.Parallel()
-	want := mark{generation: 7<<32 + 3, from: [proofs]int64{1, 2, 3, 4, 5}}
+	want := mark{generation: 7<<32 + 3, from: ends{1, 2, 3, 4, 5}}
 	got, err := parseMark(want.String())
 	if err != nil || got != want {
 		t.Errorf("want %v, got %v, %v", want, got, err)
@@ -157,5 +157,31 @@ func TestRingFindsOffsetsAcrossGaps(t *testing.T) {
 			}
 			r.advance()
 		}
+	}
+}
+
+// TestAnIdleWindowsMarkFollowsTheOthers: it would hold a takeover to all that was written since its own last send.
+func TestAnIdleWindowsMarkFollowsTheOthers(t *testing.T) {
+	t.Parallel()
+	reached := ends{1_000_000, 20, 0, 0, 30}
+	for _, c := range []struct {
+		name string
+		w    *window
+		want ends
+	}{
+		{"idle", &window{acked: ends{10, 10, 10, 10, 40}}, ends{1_000_000, 20, 10, 10, 40}},
+		{"idle and hardly behind", &window{acked: ends{999_999, 10, 10, 10, 10}}, ends{999_999, 10, 10, 10, 10}},
+		{"outcomes wait", &window{acked: ends{10}, filling: &outcomes{}}, ends{10}},
+		{"outcomes are on their way", &window{acked: ends{10}, flying: []*outcomes{{floor: ends{5}}}}, ends{5}},
+		{"a send found done has not come", &window{acked: ends{10}, skip: map[int64]proof{3: {0, 7}}}, ends{7}},
+	} {
+		if _, m := c.w.position(reached); m.from != c.want {
+			t.Errorf("%s: want %v, got %v", c.name, c.want, m.from)
+		}
+	}
+	busy := &window{acked: ends{10}}
+	busy.ring.push(inFlight{offset: 1, proof: proof{topic: -1}})
+	if _, m := busy.position(reached); m.from != (ends{10}) {
+		t.Errorf("a record in flight: want its own mark, got %v", m.from)
 	}
 }

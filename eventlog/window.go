@@ -28,7 +28,7 @@ type window struct {
 	epoch int32
 	// skip holds, by offset, where the end stands of sends that the takeover found done and that have not come yet.
 	skip    map[int64]proof
-	acked   [proofs]int64 // offset after the last acknowledged end
+	acked   ends // offset after the last acknowledged end
 	filling *outcomes     // completions that wait for the flusher
 	flying  []*outcomes   // given to the client, oldest first
 	lost    bool          // completions are dropped, and outcomes that wait too
@@ -194,13 +194,17 @@ func (w *window) acknowledged(o *outcomes) (room bool) {
 	return false
 }
 
-// position is what can be committed: the lowest offset that is not done, and where its mark stands.
-func (w *window) position() (int64, mark) {
+// position is what can be committed: the lowest offset that is not done, and where its mark stands. reached is how far the topics of
+// ends were known to be written before the call: the ends of what an idle window will do stand behind that.
+func (w *window) position(reached ends) (int64, mark) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	at := w.next
 	if w.ring.n > 0 {
 		at = w.ring.at(0).offset
+	}
+	if w.ring.n == 0 && len(w.skip) == 0 && w.filling == nil && len(w.flying) == 0 {
+		w.acked = w.acked.raised(reached)
 	}
 	m := mark{generation: w.generation, from: w.acked}
 	lower := func(p proof) {
