@@ -22,21 +22,42 @@ var errMoved = errors.New("another projector moved the partition's offset")
 
 // Apply folds a batch, in transactions of at most chunk records: each holds its rows and its offset.
 func (s *Store) Apply(ctx context.Context, in schemas.Batch) error {
-	var parts []*projections.Facts
+	parts, err := s.parts(in)
+	if err != nil {
+		return err // before anything was written
+	}
+	return s.applyParts(ctx, in, parts, activeTables)
+}
+
+// parts are the transactions of a batch.
+func (s *Store) parts(in schemas.Batch) (parts []*projections.Facts, err error) {
 	for at := 0; at < len(in.Records); at += chunk {
 		part := in
 		part.Records = in.Records[at:min(at+chunk, len(in.Records))]
 		facts, err := projections.Read(part)
 		if err != nil {
-			return err // before anything was written
+			return nil, err
 		}
 		parts = append(parts, facts)
 	}
 	if in.Partition < 0 || in.Partition >= s.layout.Partitions {
-		return fmt.Errorf("apply %s[%d]: %w: it has %d", in.Topic, in.Partition, projections.ErrLayout, s.layout.Partitions)
+		return nil, fmt.Errorf("apply %s[%d]: %w: it has %d", in.Topic, in.Partition, projections.ErrLayout, s.layout.Partitions)
 	}
+	return parts, nil
+}
+
+// applyParts applies to the tables that into finds, in the transaction of the rows.
+func (s *Store) applyParts(ctx context.Context, in schemas.Batch, parts []*projections.Facts, into func(context.Context, pgx.Tx) (tables, error)) error {
 	for _, facts := range parts {
-		err := s.db.RunTx(ctx, writing(), func(tx pgx.Tx) error { return apply(ctx, tx, in.Partition, facts) })
+		err := s.again(ctx, func() error {
+			return s.db.RunTx(ctx, writing(), func(tx pgx.Tx) error {
+				t, err := into(ctx, tx)
+				if err != nil {
+					return err
+				}
+				return t.apply(ctx, tx, in.Partition, facts)
+			})
+		})
 		if err != nil {
 			return fmt.Errorf("apply %s[%d] up to %d: %w", in.Topic, in.Partition, facts.Next, judge(err))
 		}
@@ -44,15 +65,15 @@ func (s *Store) Apply(ctx context.Context, in schemas.Batch) error {
 	return nil
 }
 
-func apply(ctx context.Context, tx pgx.Tx, partition int32, facts *projections.Facts) error {
+func (t tables) apply(ctx context.Context, tx pgx.Tx, partition int32, facts *projections.Facts) error {
 	var from int64
-	if err := tx.QueryRow(ctx, sqlNext, int64(partition)).Scan(&from); err != nil {
+	if err := tx.QueryRow(ctx, t.sql(sqlNext), int64(partition)).Scan(&from); err != nil {
 		return fmt.Errorf("read the applied offset: %w", err)
 	}
 	if facts.Next <= from {
 		return nil
 	}
-	before, err := states(ctx, tx, facts.Devices())
+	before, err := t.states(ctx, tx, facts.Devices())
 	if err != nil {
 		return fmt.Errorf("read %d devices: %w", len(facts.Devices()), err)
 	}
@@ -61,13 +82,13 @@ func apply(ctx context.Context, tx pgx.Tx, partition int32, facts *projections.F
 		rows.add(&change)
 	}
 	b := &pgx.Batch{}
-	b.Queue(sqlMoveNext, int64(partition), from, facts.Next).Exec(func(moved pgconn.CommandTag) error {
+	b.Queue(t.sql(sqlMoveNext), int64(partition), from, facts.Next).Exec(func(moved pgconn.CommandTag) error {
 		if moved.RowsAffected() != 1 {
 			return errMoved
 		}
 		return nil
 	})
-	rows.queue(b)
+	rows.queue(t, b)
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("write the rows: %w", err)
 	}

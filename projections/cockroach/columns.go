@@ -101,10 +101,10 @@ func (c *changes) add(change *projections.Change) {
 }
 
 // queue adds the statements that there are rows for.
-func (c *changes) queue(b *pgx.Batch) {
+func (c *changes) queue(t tables, b *pgx.Batch) {
 	put := func(rows int, sql string, args []any) {
 		if rows > 0 {
-			b.Queue(sql, args...)
+			b.Queue(t.sql(sql), args...)
 		}
 	}
 	put(len(c.noDevices.apps), sqlDropDevices, c.noDevices.args())
@@ -118,7 +118,7 @@ func (c *changes) queue(b *pgx.Batch) {
 }
 
 // states reads the states of devices, in the order asked.
-func states(ctx context.Context, tx pgx.Tx, devices []schemas.Device) ([]projections.State, error) {
+func (t tables) states(ctx context.Context, tx pgx.Tx, devices []schemas.Device) ([]projections.State, error) {
 	found := make([]projections.State, len(devices))
 	if len(devices) == 0 {
 		return found, nil
@@ -130,8 +130,8 @@ func states(ctx context.Context, tx pgx.Tx, devices []schemas.Device) ([]project
 		numbers[i] = int64(i)
 	}
 	b := &pgx.Batch{}
-	b.Queue(sqlDevices, keys.args(numbers)...)
-	b.Queue(sqlSubscriptions, keys.args(numbers)...)
+	b.Queue(t.sql(sqlDevices), keys.args(numbers)...)
+	b.Queue(t.sql(sqlSubscriptions), keys.args(numbers)...)
 	results := tx.SendBatch(ctx, b)
 	if err := scanStates(results, found); err != nil {
 		_ = results.Close() // the first error counts

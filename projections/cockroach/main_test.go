@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/goleak"
@@ -111,7 +112,7 @@ func place(t *testing.T) storetest.Open {
 	t.Helper()
 	at := newDatabase(t)
 	return func(l schemas.Layout) (projections.DeviceStore, error) {
-		store, err := cockroach.Open(t.Context(), cockroach.Options{URL: at, Layout: l})
+		store, err := cockroach.Open(t.Context(), cockroach.Options{URL: at, Layout: l, Lease: 2 * time.Second})
 		if err != nil {
 			return nil, err
 		}
@@ -122,4 +123,14 @@ func place(t *testing.T) storetest.Open {
 func TestStorePassesTheSuite(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, place)
+}
+
+func TestStoreIsRebuiltBesideItself(t *testing.T) {
+	t.Parallel()
+	storetest.RunEpochs(t, place)
+}
+
+func TestRebuildsKilledInTheSwapLeaveOneWholeEpoch(t *testing.T) {
+	t.Parallel()
+	storetest.RunKilledSwaps(t, place, cockroach.BreakOff, "held", "levelled", "activated", "compared")
 }

@@ -22,11 +22,11 @@ func (s *Store) Page(ctx context.Context, q schemas.PageQuery, page *schemas.Pag
 	if err := projections.CheckQuery(&q); err != nil {
 		return err
 	}
-	err := s.read(ctx, func(tx pgx.Tx) error {
+	err := s.read(ctx, func(tx pgx.Tx, t tables) error {
 		page.Reset() // fn may run again
 		page.Next = q.After
 		if q.Watermark != nil {
-			applied, err := s.applied(ctx, tx)
+			applied, err := s.applied(ctx, tx, t)
 			if err != nil {
 				return err
 			}
@@ -34,7 +34,7 @@ func (s *Store) Page(ctx context.Context, q schemas.PageQuery, page *schemas.Pag
 				return schemas.ErrBehind
 			}
 		}
-		return fill(ctx, tx, &q, page)
+		return t.fill(ctx, tx, &q, page)
 	})
 	if errors.Is(err, schemas.ErrBehind) {
 		return schemas.ErrBehind
@@ -46,11 +46,11 @@ func (s *Store) Page(ctx context.Context, q schemas.PageQuery, page *schemas.Pag
 }
 
 // fill reads one row more than wanted of each channel: what is left after the merge says whether the page is the last.
-func fill(ctx context.Context, tx pgx.Tx, q *schemas.PageQuery, page *schemas.Page) error {
+func (t tables) fill(ctx context.Context, tx pgx.Tx, q *schemas.PageQuery, page *schemas.Page) error {
 	var words projections.Words
 	if len(q.Channels) == 1 {
 		more := false
-		err := rows(ctx, tx, q, q.Channels[0], func(token []byte, env schemas.Environment, at int64, platform []byte) {
+		err := t.rows(ctx, tx, q, q.Channels[0], func(token []byte, env schemas.Environment, at int64, platform []byte) {
 			if more = len(page.Devices) == q.Limit; !more {
 				page.Add(token, env, at, words.Of(platform))
 			}
@@ -63,7 +63,7 @@ func fill(ctx context.Context, tx pgx.Tx, q *schemas.PageQuery, page *schemas.Pa
 	}
 	runs := make([]schemas.Page, len(q.Channels))
 	for i, channel := range q.Channels {
-		err := rows(ctx, tx, q, channel, func(token []byte, env schemas.Environment, at int64, platform []byte) {
+		err := t.rows(ctx, tx, q, channel, func(token []byte, env schemas.Environment, at int64, platform []byte) {
 			runs[i].Add(token, env, at, words.Of(platform))
 		})
 		if err != nil {
@@ -75,12 +75,12 @@ func fill(ctx context.Context, tx pgx.Tx, q *schemas.PageQuery, page *schemas.Pa
 }
 
 // rows reads a channel's audience after q.After, up to one row more than q.Limit.
-func rows(ctx context.Context, tx pgx.Tx, q *schemas.PageQuery, channel string, row func(token []byte, env schemas.Environment, at int64, platform []byte)) error {
+func (t tables) rows(ctx context.Context, tx pgx.Tx, q *schemas.PageQuery, channel string, row func(token []byte, env schemas.Environment, at int64, platform []byte)) error {
 	after := q.After
 	if !after.Set || after.Shard < q.ShardFrom {
 		after = schemas.Cursor{Shard: q.ShardFrom}
 	}
-	found, err := tx.Query(ctx, sqlPage, pgx.QueryResultFormats{pgx.BinaryFormatCode},
+	found, err := tx.Query(ctx, t.sql(sqlPage), pgx.QueryResultFormats{pgx.BinaryFormatCode},
 		q.App, channel, int64(q.Transport), int64(after.Shard), []byte(after.Token), int64(after.Environment), int64(q.ShardTo), int64(q.Limit)+1)
 	if err != nil {
 		return err

@@ -25,9 +25,9 @@ func (s *Store) Lookup(ctx context.Context, devices []schemas.Device, need schem
 }
 
 func (s *Store) lookup(ctx context.Context, devices []schemas.Device, need schemas.Watermark) (found []projections.State, err error) {
-	err = s.read(ctx, func(tx pgx.Tx) error {
+	err = s.read(ctx, func(tx pgx.Tx, t tables) error {
 		if need != nil {
-			applied, err := s.applied(ctx, tx)
+			applied, err := s.applied(ctx, tx, t)
 			if err != nil {
 				return err
 			}
@@ -35,7 +35,7 @@ func (s *Store) lookup(ctx context.Context, devices []schemas.Device, need schem
 				return schemas.ErrBehind
 			}
 		}
-		found, err = states(ctx, tx, devices)
+		found, err = t.states(ctx, tx, devices)
 		return err
 	})
 	if errors.Is(err, schemas.ErrBehind) {
@@ -68,11 +68,11 @@ func (s *Store) Estimate(ctx context.Context, app string, channels []string) (to
 	if err := projections.CheckAudience(app, channels); err != nil {
 		return 0, err
 	}
-	err = s.read(ctx, func(tx pgx.Tx) error {
+	err = s.read(ctx, func(tx pgx.Tx, t tables) error {
 		total = 0 // fn may run again
 		for _, channel := range channels {
-			for _, t := range schemas.Transports {
-				n, err := sample(ctx, tx, app, channel, t)
+			for _, transport := range schemas.Transports {
+				n, err := t.sample(ctx, tx, app, channel, transport)
 				if err != nil {
 					return err
 				}
@@ -88,8 +88,8 @@ func (s *Store) Estimate(ctx context.Context, app string, channels []string) (to
 }
 
 // sample asks for one row more than the sample, to see whether it is all.
-func sample(ctx context.Context, tx pgx.Tx, app, channel string, t schemas.Transport) (int64, error) {
-	found, err := tx.Query(ctx, sqlSample, app, channel, int64(t), int64(projections.SampleRows+1))
+func (t tables) sample(ctx context.Context, tx pgx.Tx, app, channel string, transport schemas.Transport) (int64, error) {
+	found, err := tx.Query(ctx, t.sql(sqlSample), app, channel, int64(transport), int64(projections.SampleRows+1))
 	if err != nil {
 		return 0, err
 	}
@@ -109,20 +109,24 @@ func sample(ctx context.Context, tx pgx.Tx, app, channel string, t schemas.Trans
 
 // Checksum reads all three tables from one snapshot.
 func (s *Store) Checksum(ctx context.Context) (total uint64, err error) {
-	err = s.read(ctx, func(tx pgx.Tx) error {
-		var sum projections.Sum
-		for _, table := range []func(context.Context, pgx.Tx, *projections.Sum) error{sumDevices, sumSubscriptions, sumAudience} {
-			if err := table(ctx, tx, &sum); err != nil {
-				return err
-			}
-		}
-		total = sum.Total()
-		return nil
+	err = s.read(ctx, func(tx pgx.Tx, t tables) error {
+		total, err = t.checksum(ctx, tx)
+		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("sum up the store: %w", err)
 	}
 	return total, nil
+}
+
+func (t tables) checksum(ctx context.Context, tx pgx.Tx) (uint64, error) {
+	var sum projections.Sum
+	for _, table := range []func(context.Context, pgx.Tx, *projections.Sum) error{t.sumDevices, t.sumSubscriptions, t.sumAudience} {
+		if err := table(ctx, tx, &sum); err != nil {
+			return 0, err
+		}
+	}
+	return sum.Total(), nil
 }
 
 // key is a device's columns as they are scanned.
@@ -140,8 +144,8 @@ func (k *key) device() schemas.Device {
 	return schemas.Device{App: k.app, Transport: schemas.Transport(k.transport), Environment: schemas.Environment(k.environment), Token: string(k.token)}
 }
 
-func sumDevices(ctx context.Context, tx pgx.Tx, sum *projections.Sum) error {
-	found, err := tx.Query(ctx, sqlAllDevices)
+func (t tables) sumDevices(ctx context.Context, tx pgx.Tx, sum *projections.Sum) error {
+	found, err := tx.Query(ctx, t.sql(sqlAllDevices))
 	if err != nil {
 		return err
 	}
@@ -153,8 +157,8 @@ func sumDevices(ctx context.Context, tx pgx.Tx, sum *projections.Sum) error {
 	return err
 }
 
-func sumSubscriptions(ctx context.Context, tx pgx.Tx, sum *projections.Sum) error {
-	found, err := tx.Query(ctx, sqlAllSubscriptions)
+func (t tables) sumSubscriptions(ctx context.Context, tx pgx.Tx, sum *projections.Sum) error {
+	found, err := tx.Query(ctx, t.sql(sqlAllSubscriptions))
 	if err != nil {
 		return err
 	}
@@ -164,8 +168,8 @@ func sumSubscriptions(ctx context.Context, tx pgx.Tx, sum *projections.Sum) erro
 	return err
 }
 
-func sumAudience(ctx context.Context, tx pgx.Tx, sum *projections.Sum) error {
-	found, err := tx.Query(ctx, sqlAllAudience)
+func (t tables) sumAudience(ctx context.Context, tx pgx.Tx, sum *projections.Sum) error {
+	found, err := tx.Query(ctx, t.sql(sqlAllAudience))
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -23,6 +24,8 @@ type Options struct {
 	Layout schemas.Layout
 	// Logger gets what migrations say; nil drops it.
 	Logger *slog.Logger
+	// Lease is how long a rebuild that was killed keeps others from beginning; zero: 30 s.
+	Lease time.Duration
 }
 
 // Store is a projections.DeviceStore. Several processes may use one database.
@@ -30,9 +33,10 @@ type Store struct {
 	pool   *pgxpool.Pool
 	db     Transactor
 	layout schemas.Layout
+	lease  time.Duration
 }
 
-var _ projections.DeviceStore = (*Store)(nil)
+var _ projections.Epochs = (*Store)(nil)
 
 // Open connects, migrates and checks the layout. The caller closes the store.
 func Open(ctx context.Context, o Options) (*Store, error) {
@@ -46,7 +50,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open device store: %w", err) // pgx masks the password
 	}
-	s := &Store{pool: pool, layout: o.Layout}
+	s := &Store{pool: pool, layout: o.Layout, lease: o.Lease}
+	if s.lease <= 0 {
+		s.lease = defaultLease
+	}
 	if err := s.prepare(ctx, o.Logger); err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("open device store: %w", err)
@@ -79,11 +86,24 @@ func (s *Store) checkLayout(ctx context.Context, tx pgx.Tx) error {
 	if partitions != int64(s.layout.Partitions) {
 		return fmt.Errorf("%w: built for %d, the log has %d; drop the database to rebuild it", projections.ErrLayout, partitions, s.layout.Partitions)
 	}
+	for _, sql := range []string{sqlPutEpoch, sqlPutEpochBuild} {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("write the epoch: %w", err)
+		}
+	}
+	active, _, err := epochOf(ctx, tx)
+	if err != nil {
+		return err
+	}
+	return s.putApplied(ctx, tx, active)
+}
+
+func (s *Store) putApplied(ctx context.Context, tx pgx.Tx, t tables) error {
 	parts := make([]int64, s.layout.Partitions)
 	for p := range parts {
 		parts[p] = int64(p)
 	}
-	if _, err := tx.Exec(ctx, sqlPutApplied, parts); err != nil {
+	if _, err := tx.Exec(ctx, t.sql(sqlPutApplied), parts); err != nil {
 		return fmt.Errorf("write the applied offsets: %w", err)
 	}
 	return nil
@@ -98,15 +118,23 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// read runs fn in one snapshot.
-func (s *Store) read(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	return s.db.RunTx(ctx, s.db.Dialect.reading(), fn)
+// read runs fn in one snapshot, with the tables that are active in it.
+func (s *Store) read(ctx context.Context, fn func(tx pgx.Tx, t tables) error) error {
+	return s.again(ctx, func() error {
+		return s.db.RunTx(ctx, s.db.Dialect.reading(), func(tx pgx.Tx) error {
+			t, _, err := epochOf(ctx, tx)
+			if err != nil {
+				return err
+			}
+			return fn(tx, t)
+		})
+	})
 }
 
 // Applied is where each partition stands.
 func (s *Store) Applied(ctx context.Context) (offsets []int64, err error) {
-	err = s.read(ctx, func(tx pgx.Tx) error {
-		offsets, err = s.applied(ctx, tx)
+	err = s.read(ctx, func(tx pgx.Tx, t tables) error {
+		offsets, err = s.applied(ctx, tx, t)
 		return err
 	})
 	if err != nil {
@@ -115,8 +143,8 @@ func (s *Store) Applied(ctx context.Context) (offsets []int64, err error) {
 	return offsets, nil
 }
 
-func (s *Store) applied(ctx context.Context, tx pgx.Tx) ([]int64, error) {
-	rows, err := tx.Query(ctx, sqlApplied)
+func (s *Store) applied(ctx context.Context, tx pgx.Tx, t tables) ([]int64, error) {
+	rows, err := tx.Query(ctx, t.sql(sqlApplied))
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,8 @@ func (s *Store) Apply(ctx context.Context, in schemas.Batch) error {
 	if in.Partition < 0 || in.Partition >= s.layout.Partitions {
 		return fmt.Errorf("apply %s[%d]: %w: it has %d", in.Topic, in.Partition, projections.ErrLayout, s.layout.Partitions)
 	}
+	e, done := s.use()
+	defer done()
 	s.locks[in.Partition].Lock()
 	defer s.locks[in.Partition].Unlock()
 	if err := ctx.Err(); err != nil {
@@ -29,26 +31,26 @@ func (s *Store) Apply(ctx context.Context, in schemas.Batch) error {
 	if err := s.checkDisk(); err != nil {
 		return err
 	}
-	if err := s.applyFacts(in.Partition, facts); err != nil {
+	if err := e.applyFacts(in.Partition, facts); err != nil {
 		return fmt.Errorf("apply %s[%d] up to %d: %w", in.Topic, in.Partition, facts.Next, err)
 	}
 	return nil
 }
 
-func (s *Store) applyFacts(partition int32, facts *projections.Facts) error {
+func (e *engine) applyFacts(partition int32, facts *projections.Facts) error {
 	offsetKey := appendAppliedKey(nil, partition)
-	from, _, err := readUint64(s.db, offsetKey)
+	from, _, err := readUint64(e.db, offsetKey)
 	if err != nil {
 		return err
 	}
 	if facts.Next <= int64(from) {
 		return nil
 	}
-	states, err := readStates(s.db, facts.Devices())
+	states, err := readStates(e.db, facts.Devices())
 	if err != nil {
 		return err
 	}
-	b := s.db.NewBatch()
+	b := e.db.NewBatch()
 	defer func() { _ = b.Close() }() // after Commit it has nothing to say
 	w := writer{batch: b}
 	for _, change := range facts.Fold(int64(from), states) {
@@ -59,7 +61,7 @@ func (s *Store) applyFacts(partition int32, facts *projections.Facts) error {
 	if err := b.Set(offsetKey, binary.BigEndian.AppendUint64(nil, uint64(facts.Next)), nil); err != nil {
 		return err
 	}
-	return b.Commit(s.write)
+	return b.Commit(e.write)
 }
 
 // readStates reads the rows of devices, which are in key order; a device without a row has the zero state.
@@ -129,8 +131,10 @@ func (w *writer) audienceKey(d schemas.Device, channel string, shard uint32) []b
 }
 
 // applied reads the offsets of all partitions.
-func (s *Store) applied(r pebble.Reader) ([]int64, error) {
-	offsets := make([]int64, s.layout.Partitions)
+func (s *Store) applied(r pebble.Reader) ([]int64, error) { return appliedOf(r, s.layout) }
+
+func appliedOf(r pebble.Reader, l schemas.Layout) ([]int64, error) {
+	offsets := make([]int64, l.Partitions)
 	var key []byte
 	for p := range offsets {
 		key = appendAppliedKey(key[:0], int32(p))
@@ -148,7 +152,9 @@ func (s *Store) Applied(ctx context.Context) ([]int64, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return s.applied(s.db)
+	e, done := s.use()
+	defer done()
+	return s.applied(e.db)
 }
 
 // own copies what outlives a batch or an iterator.

@@ -23,7 +23,9 @@ func (s *Store) Page(ctx context.Context, q schemas.PageQuery, page *schemas.Pag
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	snapshot := s.db.NewSnapshot()
+	e, done := s.use()
+	defer done()
+	snapshot := e.db.NewSnapshot()
 	defer func() { err = cmp.Or(err, snapshot.Close()) }()
 	if q.Watermark != nil {
 		applied, err := s.applied(snapshot)

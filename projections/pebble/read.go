@@ -33,7 +33,9 @@ func (s *Store) lookup(ctx context.Context, devices []schemas.Device, need schem
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	snapshot := s.db.NewSnapshot()
+	e, done := s.use()
+	defer done()
+	snapshot := e.db.NewSnapshot()
 	defer func() { err = cmp.Or(err, snapshot.Close()) }()
 	if need != nil {
 		applied, err := s.applied(snapshot)
@@ -104,7 +106,9 @@ func (s *Store) sample(ctx context.Context, prefix []byte) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	iter, err := s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: shardBound(prefix, schemas.Shards)})
+	e, done := s.use()
+	defer done()
+	iter, err := e.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: shardBound(prefix, schemas.Shards)})
 	if err != nil {
 		return 0, err
 	}
@@ -128,8 +132,14 @@ func (s *Store) sample(ctx context.Context, prefix []byte) (int64, error) {
 
 // Checksum scans the store from one snapshot.
 func (s *Store) Checksum(ctx context.Context) (total uint64, err error) {
-	snapshot := s.db.NewSnapshot()
+	e, done := s.use()
+	defer done()
+	snapshot := e.db.NewSnapshot()
 	defer func() { err = cmp.Or(err, snapshot.Close()) }()
+	return checksum(ctx, snapshot)
+}
+
+func checksum(ctx context.Context, snapshot pebble.Reader) (total uint64, err error) {
 	var sum projections.Sum
 	err = scan(ctx, snapshot, deviceSpace, func(key, value []byte) error {
 		d, ok := parseDeviceKey(key)

@@ -51,18 +51,37 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Store is a projections.DeviceStore.
+// Store is a projections.Epochs.
 type Store struct {
-	db      *pebble.DB
-	lock    *pebble.Lock
+	lock    *pebble.Lock // of dir: one process has all epochs
 	dir     string
 	layout  schemas.Layout
-	write   *pebble.WriteOptions
+	options Options
 	minFree int64
 	locks   []sync.Mutex // one a partition: a partition's batches are applied one after the other
+
+	mu       sync.RWMutex // held to read by every call, to write by a swap
+	current  *engine
+	building bool // guarded by buildMu
+	buildMu  sync.Mutex
 }
 
-var _ projections.DeviceStore = (*Store)(nil)
+var _ projections.Epochs = (*Store)(nil)
+
+// engine is one epoch's Pebble.
+type engine struct {
+	epoch int64
+	dir   string
+	lock  *pebble.Lock // nil: the store's own
+	db    *pebble.DB
+	write *pebble.WriteOptions
+}
+
+// use is the active epoch, until done is called.
+func (s *Store) use() (e *engine, done func()) {
+	s.mu.RLock()
+	return s.current, s.mu.RUnlock
+}
 
 // Open opens or makes the store in dir, which must be the process's own. The caller closes it.
 func Open(dir string, o Options) (*Store, error) {
@@ -78,18 +97,15 @@ func Open(dir string, o Options) (*Store, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{dir: dir, layout: o.Layout, write: pebble.NoSync, minFree: o.MinFreeBytes, locks: make([]sync.Mutex, o.Layout.Partitions)}
-	if o.Fsync {
-		s.write = pebble.Sync
-	}
-	if err := s.open(o); err != nil {
+	s := &Store{dir: dir, layout: o.Layout, options: o, minFree: o.MinFreeBytes, locks: make([]sync.Mutex, o.Layout.Partitions)}
+	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open device store in %s: %w", dir, errors.Join(err, s.Close()))
 	}
 	return s, nil
 }
 
 // open leaves what it opened before an error to Close.
-func (s *Store) open(o Options) (err error) {
+func (s *Store) open() (err error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil { // tokens are personal data
 		return err
 	}
@@ -97,12 +113,50 @@ func (s *Store) open(o Options) (err error) {
 	if s.lock, err = pebble.LockDirectory(s.dir, vfs.Default); err != nil {
 		return fmt.Errorf("%w: %w", ErrInUse, err)
 	}
-	opts := engineOptions(o)
-	opts.Lock = s.lock
-	if s.db, err = pebble.Open(s.dir, opts); err != nil {
+	active, err := s.activeEpoch()
+	if err != nil {
 		return err
 	}
-	return s.checkMeta()
+	if s.current, err = s.openEngine(active); err != nil {
+		return err
+	}
+	return s.dropLeftovers()
+}
+
+// openEngine opens or makes an epoch.
+func (s *Store) openEngine(epoch int64) (e *engine, err error) {
+	e = &engine{epoch: epoch, dir: s.epochDir(epoch), write: pebble.NoSync}
+	if s.options.Fsync {
+		e.write = pebble.Sync
+	}
+	opts := engineOptions(s.options)
+	opts.Lock = s.lock
+	if epoch > 0 {
+		if err := os.MkdirAll(e.dir, 0o700); err != nil {
+			return nil, err
+		}
+		if e.lock, err = pebble.LockDirectory(e.dir, vfs.Default); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInUse, err)
+		}
+		opts.Lock = e.lock
+	}
+	if e.db, err = pebble.Open(e.dir, opts); err != nil {
+		return nil, errors.Join(err, e.close())
+	}
+	if err := e.checkMeta(s.layout); err != nil {
+		return nil, errors.Join(err, e.close())
+	}
+	return e, nil
+}
+
+func (e *engine) close() (err error) {
+	if e.db != nil {
+		err = e.db.Close()
+	}
+	if e.lock != nil {
+		err = errors.Join(err, e.lock.Close())
+	}
+	return err
 }
 
 func engineOptions(o Options) *pebble.Options {
@@ -122,35 +176,35 @@ func engineOptions(o Options) *pebble.Options {
 }
 
 // checkMeta reads, or writes at the first start, what the directory was made with.
-func (s *Store) checkMeta() error {
-	wrote, err := s.meta("format", format)
+func (e *engine) checkMeta(l schemas.Layout) error {
+	wrote, err := e.meta("format", format)
 	if err != nil {
 		return err
 	}
 	if wrote != format {
 		return fmt.Errorf("format %d, known is %d: %w", wrote, format, ErrFormat)
 	}
-	partitions, err := s.meta("partitions", uint64(s.layout.Partitions))
+	partitions, err := e.meta("partitions", uint64(l.Partitions))
 	if err != nil {
 		return err
 	}
-	if partitions != uint64(s.layout.Partitions) {
-		return fmt.Errorf("%w: built for %d, the log has %d; delete the directory to rebuild it", projections.ErrLayout, partitions, s.layout.Partitions)
+	if partitions != uint64(l.Partitions) {
+		return fmt.Errorf("%w: built for %d, the log has %d; delete the directory to rebuild it", projections.ErrLayout, partitions, l.Partitions)
 	}
 	return nil
 }
 
 // meta is the number under a name, set to initial where there is none.
-func (s *Store) meta(name string, initial uint64) (uint64, error) {
+func (e *engine) meta(name string, initial uint64) (uint64, error) {
 	key := append([]byte{metaSpace}, name...)
-	v, found, err := readUint64(s.db, key)
+	v, found, err := readUint64(e.db, key)
 	if err != nil {
 		return 0, fmt.Errorf("read %s: %w", name, err)
 	}
 	if found {
 		return v, nil
 	}
-	if err := s.db.Set(key, binary.BigEndian.AppendUint64(nil, initial), pebble.Sync); err != nil {
+	if err := e.db.Set(key, binary.BigEndian.AppendUint64(nil, initial), pebble.Sync); err != nil {
 		return 0, fmt.Errorf("write %s: %w", name, err)
 	}
 	return initial, nil
@@ -190,8 +244,8 @@ func (s *Store) checkDisk() error {
 // Close flushes nothing: what was applied is in Pebble's own log.
 func (s *Store) Close() error {
 	var err error
-	if s.db != nil {
-		err = s.db.Close()
+	if s.current != nil {
+		err = s.current.close()
 	}
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Close())

@@ -14,6 +14,16 @@ func TestStorePassesTheSuite(t *testing.T) {
 	storetest.Run(t, place)
 }
 
+func TestStoreIsRebuiltBesideItself(t *testing.T) {
+	t.Parallel()
+	storetest.RunEpochs(t, place)
+}
+
+func TestRebuildsKilledInTheSwapLeaveOneWholeEpoch(t *testing.T) {
+	t.Parallel()
+	storetest.RunKilledSwaps(t, place, pebble.BreakOff, "held", "levelled", "activated", "compared")
+}
+
 // place is a new directory.
 func place(t *testing.T) storetest.Open {
 	t.Helper()
