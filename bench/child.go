@@ -20,14 +20,16 @@ const (
 	roleBroker    = "broker"
 	roleSimulator = "simulator"
 	roleLoad      = "load"
+	roleSender    = "sender"
 	roleFresh     = "fresh"
 )
 
 // order is what a child reads from its standard input: one line of JSON.
 type order struct {
-	Dir   string     `json:"dir,omitempty"`
-	Load  *loadPlan  `json:"load,omitempty"`
-	Fresh *freshPlan `json:"fresh,omitempty"`
+	Dir    string       `json:"dir,omitempty"`
+	Load   *loadPlan    `json:"load,omitempty"`
+	Fresh  *freshPlan   `json:"fresh,omitempty"`
+	Sender *senderOrder `json:"sender,omitempty"`
 }
 
 // brokerBytes is the budget of a benchmark's log: never met.
@@ -67,6 +69,11 @@ func Child(ctx context.Context, role string, stdin io.Reader, stdout io.Writer) 
 			return errors.New("an order for load without a plan")
 		}
 		return o.Load.serve(ctx, in, stdout)
+	case roleSender:
+		if o.Sender == nil {
+			return errors.New("an order for a sender without what it pushes")
+		}
+		return o.Sender.serve(ctx, in, stdout)
 	case roleFresh:
 		if o.Fresh == nil {
 			return errors.New("an order for fresh connections without a plan")

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/campanile-push/campanile/schemas"
-	"github.com/campanile-push/campanile/senders"
 )
 
 // benchmark is one comparison, and the names of its rows.
@@ -28,7 +27,7 @@ func duelRows(name string) []string {
 // benchmarks are all of them, in the order in which they run.
 func benchmarks(devices int) []benchmark {
 	pipeline := pipelineName(devices)
-	return []benchmark{
+	all := []benchmark{
 		{
 			duelRows("append/kfake"),
 			"eventlog.Append, 512 callers with one notification each, against the same records of 512 callers of bare franz-go",
@@ -69,16 +68,14 @@ func benchmarks(devices int) []benchmark {
 			"ingest behind TLS, a new connection for each push as Moodle's curl makes it, against a bare net/http server that reads the body and answers",
 			(*harness).tlsFresh,
 		},
-		sender(schemas.APNS, senders.StockTransport),
-		sender(schemas.APNS, senders.H2Transport),
-		sender(schemas.FCM, senders.StockTransport),
-		sender(schemas.FCM, senders.H2Transport),
 		{
 			[]string{pipeline + "/cpu_us", pipeline + "/rate", pipeline + "/rss_mb"},
 			fmt.Sprintf("`campanile up`: %s devices loaded through the log, one broadcast to all of them a round", sizeName(devices)),
 			(*harness).pipeline,
 		},
 	}
+	at := len(all) - 1 // before the pipeline
+	return slices.Insert(all, at, append(grid(), memory(schemas.APNS), memory(schemas.FCM))...)
 }
 
 // Run runs the benchmarks and returns their rows, also with an error: those of the benchmarks before it.
