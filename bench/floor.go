@@ -191,7 +191,7 @@ func (f *floor) write(phones []Phone) error {
 		}
 		if f.failed != nil {
 			f.mu.Unlock()
-			return nil // the reader tells
+			return nil //nolint:nilerr // the reader tells
 		}
 		buffer = append(buffer[:0], f.acks...)
 		f.acks = f.acks[:0]

@@ -182,7 +182,9 @@ func (o *senderOrder) floorPush(ctx context.Context, p *provider) (*floorPush, e
 			return nil, fmt.Errorf("sign a provider token: %w", err)
 		}
 		extra := [][2]string{
-			{"apns-topic", bundle}, {"apns-push-type", rendered.PushType}, {"apns-priority", fmt.Sprint(rendered.Priority)},
+			{"apns-topic", bundle},
+			{"apns-push-type", rendered.PushType},
+			{"apns-priority", fmt.Sprint(rendered.Priority)},
 			{"apns-expiration", fmt.Sprint(time.Now().Add(24 * time.Hour).Unix())},
 		}
 		return newFloorPush(o.At.APNSURL, "bearer "+signer.Bearer, extra, rendered.Payload, nil, nil)
