@@ -146,7 +146,6 @@ func (w *world) performAll(ctx context.Context, l *load) ([]performed, error) {
 	plan := newPlan(rand.New(rand.NewPCG(w.Seed, 0)), w.amounts())
 	steps := make([]performed, 0, len(plan))
 	for i, s := range plan {
-		began := time.Now()
 		done, err := w.perform(ctx, s, l)
 		if err != nil {
 			return nil, fmt.Errorf("step %d of %d (%s), seed %d: %w", i+1, len(plan), s, w.Seed, err)
@@ -156,7 +155,7 @@ func (w *world) performAll(ctx context.Context, l *load) ([]performed, error) {
 		if err != nil {
 			return nil, err
 		}
-		w.say("%3d/%d %s: settled in %s; bound %d; %d pushes, %d broadcasts ended", i+1, len(plan), s, time.Since(began).Round(time.Second/10), done.bound, pushes, l.endedBroadcasts())
+		w.say("%3d/%d %s: settled in %s; bound %d; %d pushes, %d broadcasts ended", i+1, len(plan), s, done.took.Round(time.Second/10), done.bound, pushes, l.endedBroadcasts())
 	}
 	return steps, nil
 }

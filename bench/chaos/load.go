@@ -46,9 +46,9 @@ const (
 	channel       = "everybody"
 	loadTimeout   = 15 * time.Second // of one try
 	retryPause    = 200 * time.Millisecond
-	onceEvery     = 4    // of the notifications, one is tried once
-	registrations = 10.0 // a second
-	casters       = 2    // broadcasts at a time
+	onceEvery     = 4   // of the notifications, one is tried once
+	registrations = 2.0 // a second: broadcasts must not become too long to end between two steps
+	casters       = 2   // broadcasts at a time
 )
 
 func newLoad(w *world) *load {

@@ -16,9 +16,10 @@ import (
 type performed struct {
 	step
 
-	fromUS int64   // when it began
-	hit    []owned // what the senders that it disturbed owned
-	bound  int64   // of the pushes that may be repeated for it
+	fromUS int64         // when it began
+	took   time.Duration // until all had settled
+	hit    []owned       // what the senders that it disturbed owned
+	bound  int64         // of the pushes that may be repeated for it
 }
 
 // perform plays a step and returns when all has settled.
@@ -58,6 +59,7 @@ func (w *world) perform(ctx context.Context, s step, l *load) (performed, error)
 		}
 		p.bound += n
 	}
+	p.took = time.Since(time.UnixMicro(p.fromUS))
 	return p, w.flows(ctx, l)
 }
 
