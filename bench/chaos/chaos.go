@@ -25,7 +25,7 @@ type Options struct {
 	StopFor, OutageFor, CutFor time.Duration
 	// Seed picks the steps, their order and the load: a run can be had again, but for its timing. 0: 1.
 	Seed uint64
-	// Devices are registered before the first step, and more while it goes on; 0: 2000.
+	// Devices are registered before the first step, and more while it goes on; 0: 1000.
 	Devices int
 	// Rate is of notifications, a second; 0: 40.
 	Rate float64
@@ -65,7 +65,7 @@ func (o Options) withDefaults() (Options, error) {
 	if !o.Network && o.Cuts > 0 {
 		return o, errNoNetwork
 	}
-	for v, def := range map[*int]int{&o.Devices: 2000, &o.BroadcastRate: 600, &o.Window: 64, &o.Partitions: 8} {
+	for v, def := range map[*int]int{&o.Devices: 1000, &o.BroadcastRate: 600, &o.Window: 64, &o.Partitions: 8} {
 		if *v <= 0 {
 			*v = def
 		}

@@ -77,7 +77,13 @@ func (w *world) judge(ctx context.Context, a asked, steps []performed) (Result, 
 	if r.Accepted == 0 && err != nil {
 		return r, err
 	}
-	return r, nil
+	// What an operator would ask: another reading of the same, by other code.
+	proof, err := w.campanile(ctx, "reconcile")
+	w.say("campanile reconcile:\n%s", proof)
+	if err != nil {
+		r.problem("%v", err)
+	}
+	return r, ctx.Err()
 }
 
 // statistics are ClickHouse's counts.

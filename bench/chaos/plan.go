@@ -12,7 +12,7 @@ type kind int
 
 // The kinds. The brokers' names are those of their steps; a step of an outage that lasts kills meanwhile what does without.
 const (
-	kill   kind = iota // kill -9 of one process or two, which are started again
+	kill   kind = iota // kill -9 of one process or of several at once, which are started again
 	stop               // SIGSTOP for longer than a session and a transaction, then SIGCONT
 	scale              // one process more, and then gracefully one less
 	broker             // kill -9 of a Kafka broker, which is started again when the others have taken over
@@ -82,6 +82,9 @@ type amounts struct {
 	stopFor, outageFor, cutFor                           int // seconds
 }
 
+// most processes are killed at once.
+const most = 4
+
 // newPlan is the steps in a random order. Every role is killed as often as any other, but for one time.
 func newPlan(r *rand.Rand, a amounts) []step {
 	victims := newDeck(r, roleNames)
@@ -103,9 +106,9 @@ func newPlan(r *rand.Rand, a amounts) []step {
 		away(engine, "analytics")
 	}
 	for left > 0 {
-		s := step{kind: kill, roles: []string{victims.draw()}}
-		if left--; left > 0 && r.IntN(5) < 2 {
-			s.roles = append(s.roles, victims.draw(s.roles[0]))
+		s := step{kind: kill}
+		for range min(left, 1+r.IntN(most)) {
+			s.roles = append(s.roles, victims.draw(s.roles...))
 			left--
 		}
 		steps = append(steps, s)

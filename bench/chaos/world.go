@@ -94,7 +94,7 @@ func (w *world) script(ctx context.Context, name string, args ...string) (string
 	return strings.TrimSpace(string(out)), nil
 }
 
-// campanile runs a command to its end and returns what it prints.
+// campanile runs a command to its end and returns what it prints, also where it fails.
 func (w *world) campanile(ctx context.Context, args ...string) (string, error) {
 	cmd := w.Command(append([]string{"--config", w.config()}, args...)...)
 	var out, said bytes.Buffer
@@ -104,10 +104,11 @@ func (w *world) campanile(ctx context.Context, args ...string) (string, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
 	defer stop()
-	if err := cmd.Wait(); err != nil {
-		return "", fmt.Errorf("campanile %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(said.Bytes()))
+	err := cmd.Wait()
+	if err != nil {
+		err = fmt.Errorf("campanile %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(said.Bytes()))
 	}
-	return strings.TrimSpace(out.String()), nil
+	return strings.TrimSpace(out.String()), err
 }
 
 func (w *world) config() string { return filepath.Join(w.Dir, "campanile.yaml") }
