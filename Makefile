@@ -49,6 +49,11 @@ cluster-down: ## stop the stages; the engines go on
 test: bin/gotestsum chdb build crdbcheck ## run every test with the race detector, on every engine that can be had
 	deployments/local/test.sh
 
+.PHONY: proofs
+proofs: bin/gotestsum chdb build ## prove the promises on Kafka in full size: routers and brokers killed, engines away (half an hour)
+	CAMPANILE_PROOFS=1 CI=true bin/gotestsum --format standard-verbose -- -race -count 1 -timeout 90m \
+	  -run '^(TestKilledRoutersExpandABroadcastExactlyOnce|TestABrokerOfThreeDiesAndReturns|TestTheClusterKeepsItsPromises)$$' ./cmd/campanile
+
 .PHONY: short
 short: ## run the tests that need no engine, without the race detector
 	CAMPANILE_SKIP_REAL=1 go test -short ./...

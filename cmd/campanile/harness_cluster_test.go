@@ -83,7 +83,12 @@ var clusterSlot = make(chan struct{}, 1)
 // newClusterWorld is a world on real engines: topics, a database and an analytics engine of its own.
 func newClusterWorld(t *testing.T, simulatorArgs ...string) *world {
 	t.Helper()
-	cfg := logtest.Kafka(t)
+	return newWorldOn(t, logtest.Kafka(t), simulatorArgs...)
+}
+
+// newWorldOn is newClusterWorld on a Kafka of its own.
+func newWorldOn(t *testing.T, cfg eventlog.Config, simulatorArgs ...string) *world {
+	t.Helper()
 	database := newDatabase(t)
 	library := chdbtest.Library(t)
 	clusterSlot <- struct{}{}
