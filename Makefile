@@ -12,6 +12,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=$(VERSION)"
 DATA    ?= build/demo
 FUZZTIME ?= 30s
+TOKENS  ?= 1000000
 
 .PHONY: help
 help: ## list the targets
@@ -75,6 +76,10 @@ chaos: build ## kill, stop and cut off every part under load on three brokers, a
 .PHONY: bench
 bench: build ## measure, as ratios in one run, into build/bench.json (ONLY=regexp for a part)
 	build/campanile bench --out build/bench.json --only '$(ONLY)'
+
+.PHONY: import-demo
+import-demo: ## import an AirNotifier of TOKENS (1000000) records with every dirt, twice, and try every key
+	IMPORT_TOKENS=$(TOKENS) go test ./cmd/campanile -run TestALargeAirNotifierMovesOver -v -count 1 -timeout 30m
 
 .PHONY: golden
 golden: ## write the golden files anew; review the change as one of the API
