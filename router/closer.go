@@ -18,6 +18,8 @@ type CloserOptions struct {
 	Now func() time.Time // nil: time.Now
 	// KeepEnded is how long an ended broadcast's records are kept; zero: 7 days.
 	KeepEnded time.Duration
+	// Stop is when a broadcast pauses itself. It needs ApplyApps.
+	Stop StopRule
 	// Registerer of the stage's metrics; nil: none are kept.
 	Registerer prometheus.Registerer
 }
@@ -27,23 +29,30 @@ func (o CloserOptions) withDefaults() CloserOptions {
 		o.Now = time.Now
 	}
 	setDefault(&o.KeepEnded, 7*24*time.Hour)
+	setDefault(&o.Stop.Least, 200)
 	return o
 }
 
-// Closer ends broadcasts and forgets them. It is a Drive over broadcasts; its commit need not be a transaction.
+// Closer ends broadcasts and forgets them, and pauses those that fail. It is a Drive over broadcasts; its commit need not be a transaction.
 type Closer struct {
 	options CloserOptions
 	state   *State
 	log     *slog.Logger
 	ended   *prometheus.CounterVec
+	stopped *prometheus.CounterVec
+	apps    credentialTimes
 }
+
+// ApplyApps folds a record of the topic apps, for the rule by which broadcasts stop. It may be called from any goroutine.
+func (c *Closer) ApplyApps(r schemas.Record) error { return c.apps.apply(r) }
 
 // NewCloser returns the closer. The state must be followed, and caught up whenever a Drive begins.
 func NewCloser(options CloserOptions, state *State, log *slog.Logger) *Closer {
 	o := options.withDefaults()
 	return &Closer{
 		options: o, state: state, log: log,
-		ended: counterVec(o.Registerer, "campanile_router_broadcasts_ended_total", "Broadcasts that ended, by how.", "result"),
+		ended:   counterVec(o.Registerer, "campanile_router_broadcasts_ended_total", "Broadcasts that ended, by how.", "result"),
+		stopped: counterVec(o.Registerer, "campanile_router_broadcasts_stopped_total", "Broadcasts that paused themselves, since too many of their pushes failed."),
 	}
 }
 
@@ -66,6 +75,7 @@ type closerDrive struct {
 type task struct {
 	id    schemas.ID
 	end   *pushv1.BroadcastEnded
+	pause *pushv1.BroadcastPaused
 	keys  []schemas.BroadcastKey
 	after int64 // what hold becomes
 }
@@ -124,6 +134,9 @@ func (d *closerDrive) look(nowUS int64) (tasks []task) {
 		delete(d.held, id)
 		if t, due := d.task(b, nowUS); due {
 			t.after = seen + int64(len(t.keys))
+			if t.pause != nil {
+				t.after++
+			}
 			tasks = append(tasks, t)
 		}
 	}
@@ -143,7 +156,10 @@ func (d *closerDrive) task(b *broadcast, nowUS int64) (t task, due bool) {
 			RequestedAtUs: b.request().RequestedAtUs, EndedAtUs: nowUS,
 		}
 	}
-	return t, t.end != nil || len(t.keys) > 0
+	if reason := d.options.Stop.stop(b, d.apps.of, nowUS); reason != "" {
+		t.pause = &pushv1.BroadcastPaused{BroadcastId: b.id[:], PausedAtUs: nowUS, PausedBy: StoppedBy, Reason: reason}
+	}
+	return t, t.end != nil || t.pause != nil || len(t.keys) > 0
 }
 
 func (d *closerDrive) do(ctx context.Context, tasks []task, commit schemas.Commit) error {
@@ -151,6 +167,9 @@ func (d *closerDrive) do(ctx context.Context, tasks []task, commit schemas.Commi
 		for i := range tasks {
 			for _, k := range tasks[i].keys {
 				out.ForgetBroadcastRecord(k)
+			}
+			if tasks[i].pause != nil {
+				out.BroadcastPaused(tasks[i].pause)
 			}
 			if tasks[i].end != nil {
 				out.BroadcastEnded(tasks[i].end)
@@ -162,7 +181,11 @@ func (d *closerDrive) do(ctx context.Context, tasks []task, commit schemas.Commi
 	}
 	for i := range tasks {
 		t := &tasks[i]
-		if len(t.keys) > 0 {
+		if t.pause != nil {
+			d.stopped.WithLabelValues().Inc()
+			d.log.Warn("broadcast paused itself: too many of its pushes fail", "broadcast", t.id.String(), "reason", t.pause.Reason)
+		}
+		if len(t.keys) > 0 || t.pause != nil {
 			d.held[t.id] = t.after
 		}
 		if t.end == nil {

@@ -65,6 +65,8 @@ type Config struct {
 		MaxPage   int           `mapstructure:"max_page"`
 		KeepEnded time.Duration `mapstructure:"keep_ended"`
 		MaxKnown  int64         `mapstructure:"max_known"`
+		StopAbove float64       `mapstructure:"stop_above"`
+		StopYoung time.Duration `mapstructure:"stop_young"`
 	}
 	Senders struct {
 		Transport string
@@ -131,6 +133,8 @@ func settings() []setting {
 		{key: "router.start_rate", def: 10000.0, usage: "pushes a second that a provider is trusted with before its rate is known"},
 		{key: "router.max_page", def: 10000, usage: "most sends in one transaction, 100 to 50000"},
 		{key: "router.keep_ended", def: 7 * 24 * time.Hour, usage: "how long an ended broadcast stays in the log"},
+		{key: "router.stop_above", def: 0.5, usage: "share of failed pushes, 0 to 1, above which a broadcast pauses itself; 0: it never does"},
+		{key: "router.stop_young", def: 7 * 24 * time.Hour, usage: "for how long after they were set an app's credentials are watched so; 0: for ever"},
 		{key: "router.max_known", def: int64(4_000_000), usage: "notifications of the last day under an Idempotency-Key that a router knows again, at some 30 bytes each"},
 		{key: "senders.transport", def: senders.StockTransport, usage: "HTTP/2 client of the senders: stock (under apns2 and go-fcm) or h2 (batching)"},
 		{key: "senders.tiers", def: []time.Duration{10 * time.Second, time.Minute, 15 * time.Minute, 30 * time.Second}, usage: "delays of the three retry tiers, and of the look at parked sends"},
@@ -352,6 +356,12 @@ func (c *Config) check() error {
 	}
 	if c.Router.MaxPage < 100 || c.Router.MaxPage > 50000 {
 		complain("router.max_page", "%d: want 100 to 50000", c.Router.MaxPage)
+	}
+	if c.Router.StopAbove < 0 || c.Router.StopAbove >= 1 {
+		complain("router.stop_above", "%v: want 0 to 1, without 1", c.Router.StopAbove)
+	}
+	if c.Router.StopYoung < 0 {
+		complain("router.stop_young", "%s: want a time, or 0", c.Router.StopYoung)
 	}
 	if c.Router.MaxKnown < 1 {
 		complain("router.max_known", "%d: want at least 1", c.Router.MaxKnown)

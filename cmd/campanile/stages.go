@@ -177,9 +177,13 @@ func (p *process) startRouter(ctx context.Context) error {
 		Stage: "router.broadcast", Group: schemas.GroupBroadcastRouter, StateTopic: schemas.Expansions,
 		Followed: []*eventlog.Following{following}, Transactional: true, TransactionalPrefix: "campanile.router",
 	}, broadcasts)
-	closer := router.NewCloser(router.CloserOptions{KeepEnded: p.cfg.Router.KeepEnded, Registerer: p.registry}, state, p.logger.With("stage", "router.closer"))
+	closer := router.NewCloser(router.CloserOptions{
+		KeepEnded: p.cfg.Router.KeepEnded, Stop: router.StopRule{Above: p.cfg.Router.StopAbove, Young: p.cfg.Router.StopYoung}, Registerer: p.registry,
+	}, state, p.logger.With("stage", "router.closer"))
+	apps := p.log.Follow("router.apps", closer.ApplyApps, schemas.Apps)
+	p.follow("router.apps", apps)
 	p.drive(eventlog.DriveOptions{
-		Stage: "router.closer", Group: schemas.GroupCloser, StateTopic: schemas.Broadcasts, Followed: []*eventlog.Following{following},
+		Stage: "router.closer", Group: schemas.GroupCloser, StateTopic: schemas.Broadcasts, Followed: []*eventlog.Following{following, apps},
 	}, closer)
 
 	p.transform(eventlog.TransformOptions{
