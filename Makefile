@@ -73,6 +73,10 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 chaos: build ## kill, stop and cut off every part under load on three brokers, and reconcile (about 25 min, as root; CHAOS='--seed 7')
 	build/campanile chaos $(CHAOS)
 
+.PHONY: proofs
+proofs: ## run the end-to-end proofs in full size: hours (ONLY=regexp for some of them)
+	CAMPANILE_PROOFS=1 go test -count 1 -timeout 12h -run '$(ONLY)' ./cmd/campanile
+
 .PHONY: bench
 bench: build ## measure, as ratios in one run, into build/bench.json (ONLY=regexp for a part)
 	build/campanile bench --out build/bench.json --only '$(ONLY)'
