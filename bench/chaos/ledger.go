@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/campanile-push/campanile/schemas"
 )
@@ -36,6 +37,27 @@ func (w *world) ask(ctx context.Context, path string, read func(io.Reader) error
 		return fmt.Errorf("ask the simulator for %s: %s", path, answer.Status)
 	}
 	return read(answer.Body)
+}
+
+// sickFor is how long a provider is unavailable: about as long as a settled cluster needs to have many sends in its retry topics.
+const sickFor = "1500ms"
+
+// sicken makes a provider unavailable for a moment.
+func (w *world) sicken(ctx context.Context, provider string) error {
+	body := fmt.Sprintf(`{"provider":%q,"for":%q}`, provider, sickFor)
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, w.sim.Admin+"/brownout", strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return fmt.Errorf("make %s unavailable: %w", provider, err)
+	}
+	_ = answer.Body.Close()
+	if answer.StatusCode != http.StatusNoContent {
+		return fmt.Errorf("make %s unavailable: %s", provider, answer.Status)
+	}
+	return nil
 }
 
 // delivered is how many pushes the ledger has.

@@ -25,6 +25,11 @@ type performed struct {
 // perform plays a step and returns when all has settled.
 func (w *world) perform(ctx context.Context, s step, l *load) (performed, error) {
 	p := performed{step: s, fromUS: time.Now().UnixMicro()}
+	if s.sick != "" {
+		if err := w.sicken(ctx, s.sick); err != nil {
+			return p, err
+		}
+	}
 	var err error
 	switch s.kind {
 	case kill:

@@ -33,6 +33,8 @@ type step struct {
 	link    link     // of a cut
 	during  []string // of an outage: who is killed meanwhile, one after the other
 	seconds int      // how long a stop, cut or outage lasts at least
+	// sick is the provider that answers "unavailable" for a moment when the step begins, so that there are retries; empty: none.
+	sick string
 }
 
 func (s step) String() string {
@@ -52,6 +54,9 @@ func (s step) String() string {
 	}
 	if len(s.during) > 0 {
 		b.WriteString(", meanwhile kill " + strings.Join(s.during, ", "))
+	}
+	if s.sick != "" {
+		b.WriteString(", with " + s.sick + " unavailable for a moment")
 	}
 	return b.String()
 }
@@ -129,6 +134,9 @@ func newPlan(r *rand.Rand, a amounts) []step {
 		steps = append(steps, step{kind: cut, roles: []string{c.role}, link: c.link, seconds: a.cutFor})
 	}
 	r.Shuffle(len(steps), func(i, j int) { steps[i], steps[j] = steps[j], steps[i] })
+	for i := range steps {
+		steps[i].sick = []string{"", "", "", "apns", "fcm"}[r.IntN(5)]
+	}
 	return steps
 }
 

@@ -15,9 +15,10 @@ func TestAPlanHasWhatWasAskedForAndSparesNobody(t *testing.T) {
 	a := amounts{kills: 107, stops: 10, scales: 6, brokers: 4, stores: 1, engines: 2, cuts: 10, stopFor: 14, outageFor: 60, cutFor: 20}
 	for seed := range uint64(50) {
 		var got amounts
-		killed, stopped := map[string]int{}, map[string]int{}
+		killed, stopped, sick := map[string]int{}, map[string]int{}, map[string]int{}
 		for _, s := range testPlan(seed, a) {
 			got.kills += s.kills()
+			sick[s.sick]++
 			switch s.kind {
 			case kill:
 				if roles := slices.Sorted(slices.Values(s.roles)); len(roles) < 1 || len(roles) > most || len(slices.Compact(roles)) < len(s.roles) {
@@ -56,6 +57,9 @@ func TestAPlanHasWhatWasAskedForAndSparesNobody(t *testing.T) {
 		}
 		if diff := cmp.Diff(a, got, cmp.AllowUnexported(amounts{})); diff != "" {
 			t.Fatalf("seed %d (-want +got):\n%s", seed, diff)
+		}
+		if sick["apns"] == 0 || sick["fcm"] == 0 || sick[""] == 0 {
+			t.Errorf("seed %d: a provider is never unavailable, or always: %v", seed, sick)
 		}
 		for _, role := range roleNames {
 			if killed[role] < 8 || stopped[role] != 1 {

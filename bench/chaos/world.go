@@ -76,15 +76,13 @@ func (w *world) own() bool { return len(w.Kafka.Brokers) == 0 }
 // script runs one of deployments/local, whose engines keep their data in this run's folder, and returns what it prints.
 func (w *world) script(ctx context.Context, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(w.Scripts, name), args...) //nolint:gosec // our own scripts
-	kafkaHost, storeHost := "127.0.0.1", "127.0.0.1"
-	if w.net != nil {
-		kafkaHost, storeHost = toKafka.engine(), toStore.engine()
-	}
-	cmd.Env = append(os.Environ(),
-		"KAFKA_DIR="+filepath.Join(w.Dir, "kafka"), "KAFKA_HOST="+kafkaHost, fmt.Sprint("KAFKA_PORT=", kafkaPort),
-		"POSTGRES_DIR="+filepath.Join(w.Dir, "postgres"), "POSTGRES_HOST="+storeHost, fmt.Sprint("POSTGRES_PORT=", postgresPort),
+	cmd.Env = append(os.Environ(), "KAFKA_DIR="+filepath.Join(w.Dir, "kafka"), "POSTGRES_DIR="+filepath.Join(w.Dir, "postgres"),
 		// What is committed survives a crash of the server: no more is promised by any database.
 		"POSTGRES_OPTIONS=-c synchronous_commit=on")
+	if w.net != nil { // else the ports are those of the scripts' variables
+		cmd.Env = append(cmd.Env, "KAFKA_HOST="+toKafka.engine(), fmt.Sprint("KAFKA_PORT=", kafkaPort),
+			"POSTGRES_HOST="+toStore.engine(), fmt.Sprint("POSTGRES_PORT=", postgresPort))
+	}
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	out, err := cmd.Output()
