@@ -23,6 +23,7 @@ type reconciliation struct {
 	limit    int
 	asJSON   bool
 	logOnly  bool
+	textfile string
 }
 
 // rowsPatience bounds how long the proof waits for ClickHouse to answer at all.
@@ -52,6 +53,7 @@ run meanwhile: a difference counts only if a second reading shows it too. What c
 	f.IntVar(&r.limit, "limit", 20, "differences of each kind that are printed")
 	f.BoolVar(&r.logOnly, "log-only", false, "do not ask ClickHouse")
 	f.BoolVar(&r.asJSON, "json", false, "as one JSON object")
+	f.StringVar(&r.textfile, "textfile", "", "file for the numbers of differences, for the textfile collector of Prometheus' node exporter")
 	return cmd
 }
 
@@ -126,6 +128,11 @@ func (r *reconciliation) run(cmd *cobra.Command, t *terminal) error {
 		}
 		if err := r.print(t.out, report); err != nil {
 			return err
+		}
+		if r.textfile != "" {
+			if err := writeReconcile(r.textfile, report.Counts, time.Now()); err != nil {
+				return err
+			}
 		}
 		if len(report.Counts) > 0 {
 			return errDifferences
