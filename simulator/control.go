@@ -44,6 +44,9 @@ func (s *Simulator) Pushes(f PushFilter) []Push {
 	})
 }
 
+// Rules are those in force, in their order.
+func (s *Simulator) Rules() []Rule { return rulesOf(s.core) }
+
 // refuse resets new connections for a while; "" is both providers.
 func (s *Simulator) refuse(p Provider, d time.Duration) {
 	for _, g := range s.gatesOf(p) {

@@ -1,7 +1,9 @@
 package simulator
 
-// countTable maps 64-bit hashes to small counts by open addressing: 12 bytes a slot, 15 to 30 bytes a key. It never forgets
-// a key. The zero value is empty. For one goroutine.
+import "math/bits"
+
+// countTable maps 64-bit hashes to small counts by open addressing: 12 bytes a slot, 15 to 19 bytes a key in a large table. It
+// never forgets a key. The zero value is empty. For one goroutine.
 //
 // It is cut into shards by the top bits of the hash, so that growing one stalls nobody for long.
 type countTable struct {
@@ -77,19 +79,37 @@ func nonZero(key uint64) uint64 {
 	return key
 }
 
-// slot is where key is, or would be. The shard has a free slot.
-func (s *countShard) slot(key uint64) int {
-	mask := uint64(len(s.keys) - 1)
-	i := key & mask
-	for s.keys[i] != 0 && s.keys[i] != key {
-		i = (i + 1) & mask
+// peek reads the slot where key is first looked for.
+func (t *countTable) peek(key uint64) uint64 {
+	s := &t.shards[key>>countShardShift]
+	if len(s.keys) == 0 {
+		return 0
 	}
-	return int(i)
+	return s.keys[s.home(key)]
 }
 
+// home is where key is first looked for: its bits below the shard's, scaled to the number of slots (Lemire, 2016), which
+// therefore need be no power of two.
+func (s *countShard) home(key uint64) int {
+	at, _ := bits.Mul64(key<<(64-countShardShift), uint64(len(s.keys)))
+	return int(at)
+}
+
+// slot is where key is, or would be. The shard has a free slot.
+func (s *countShard) slot(key uint64) int {
+	i := s.home(key)
+	for s.keys[i] != 0 && s.keys[i] != key {
+		if i++; i == len(s.keys) {
+			i = 0
+		}
+	}
+	return i
+}
+
+// grow adds a quarter: a table is never less than 64 % full, which bounds the bytes for each key.
 func (s *countShard) grow(counts bool) {
 	old := *s
-	size := max(firstSlots, 2*len(old.keys))
+	size := max(firstSlots, len(old.keys)+len(old.keys)/4)
 	s.keys = make([]uint64, size)
 	if counts {
 		s.counts = make([]uint32, size)

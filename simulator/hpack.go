@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"encoding/binary"
 	"errors"
 
 	"golang.org/x/net/http2/hpack"
@@ -46,7 +47,11 @@ type decodedField struct {
 	nameFrom, valueFrom int
 }
 
-var errHPACK = errors.New("malformed header block")
+var (
+	errHPACK = errors.New("malformed header block")
+	// errLateResize is a change of the table's size behind a field: section 4.2 has it at the beginning of a block alone.
+	errLateResize = errors.New("late change of the table's size")
+)
 
 func newHPACKDecoder() *hpackDecoder { return &hpackDecoder{most: maxTable} }
 
@@ -64,7 +69,7 @@ func (d *hpackDecoder) decode(block []byte) error {
 			block, err = d.literal(block, 6, true)
 		case b&0xe0 == 0x20:
 			if !first {
-				return errHPACK // section 4.2: at the beginning of a block alone
+				return errLateResize
 			}
 			if block, err = d.resize(block); err != nil {
 				return err
@@ -120,13 +125,15 @@ func (d *hpackDecoder) literal(block []byte, prefix uint, index bool) ([]byte, e
 		return nil, errHPACK
 	}
 	var f decodedField
+	fineName := true
 	mark := len(d.text)
 	if i > 0 {
 		known, found := d.at(i)
 		if !found {
 			return nil, errHPACK
 		}
-		f.name, f.kind = known.name, known.kind // its own value is to be checked
+		f.name, f.kind = known.name, known.kind
+		fineName = known.checked || known.kind != fieldOther
 	} else {
 		if rest, ok = d.string(rest); !ok {
 			return nil, errHPACK
@@ -134,6 +141,7 @@ func (d *hpackDecoder) literal(block []byte, prefix uint, index bool) ([]byte, e
 		name := d.text[mark:]
 		if f.kind, f.name = kindOf(name); f.kind == fieldOther {
 			f.nameFrom, f.nameEnd = mark, len(d.text)
+			fineName = false // nobody has looked
 		} else {
 			d.text = d.text[:mark]
 		}
@@ -142,6 +150,8 @@ func (d *hpackDecoder) literal(block []byte, prefix uint, index bool) ([]byte, e
 	if rest, ok = d.string(rest); !ok {
 		return nil, errHPACK
 	}
+	clean := cleanBytes(d.text[from:])
+	f.checked = clean && fineName
 	size := entryOverhead + len(d.text) - from
 	if f.nameEnd > 0 {
 		size += f.nameEnd - f.nameFrom
@@ -154,7 +164,7 @@ func (d *hpackDecoder) literal(block []byte, prefix uint, index bool) ([]byte, e
 			f.nameEnd = 0
 		}
 		f.value = string(d.text[from:])
-		f.checked = validFieldName(f.name) && validFieldValue(f.value)
+		f.checked = clean && validFieldName(f.name)
 		d.insert(f.tableField, size)
 		d.text = d.text[:mark]
 	} else if len(d.text) > from {
@@ -193,6 +203,23 @@ type huffmanText struct{ text []byte }
 func (w *huffmanText) Write(b []byte) (int, error) {
 	w.text = append(w.text, b...)
 	return len(b), nil
+}
+
+// cleanBytes reports whether a value is free of control characters. It may say no to one that is, which is then looked at again.
+func cleanBytes(b []byte) bool {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	for ; len(b) >= 8; b = b[8:] {
+		v := binary.LittleEndian.Uint64(b)
+		if ((v-ones*0x20)|v|(v+ones))&highs != 0 { // below 0x20, above 0x7f, 0x7f
+			return false
+		}
+	}
+	for _, c := range b {
+		if c < ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 func (d *hpackDecoder) at(i uint64) (tableField, bool) {

@@ -245,8 +245,8 @@ func TestLedgerMemoryIsBounded(t *testing.T) {
 		}
 	}
 	s := l.Summary()
-	if perPush := float64(s.Memory) / n; s.Unique != n || perPush > 50 {
-		t.Fatalf("want at most 50 bytes for each of %d pushes, each of a token of its own, got %.1f (%d unique)", n, perPush, s.Unique)
+	if perPush := float64(s.Memory) / n; s.Unique != n || perPush > 32 {
+		t.Fatalf("want at most 32 bytes for each of %d pushes, each of a token of its own, got %.1f (%d unique)", n, perPush, s.Unique)
 	}
 }
 

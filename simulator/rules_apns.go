@@ -1,7 +1,6 @@
 package simulator
 
 import (
-	"encoding/hex"
 	"strconv"
 	"strings"
 	"time"
@@ -116,29 +115,37 @@ func checkAPNS(r *apnsRequest) (p apnsPush, reason string) {
 	if reason = checkPayload(r.body, r.bodyTooLarge, p.pushType); reason != "" {
 		return p, reason
 	}
-	if !validAPNSToken(token) {
+	if p.token = canonicalToken(token); p.token == "" {
 		return p, "BadDeviceToken"
 	}
-	p.token = strings.ToLower(token)
 	return p, ""
 }
 
 // parseUUID reads the canonical form: 32 lower-case digits in groups of 8-4-4-4-12.
 func parseUUID(s string) (id [16]byte, ok bool) {
-	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' || strings.ToLower(s) != s {
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return id, false
 	}
-	var digits [32]byte
 	n := 0
-	for i := range len(s) {
-		if i == 8 || i == 13 || i == 18 || i == 23 {
-			continue
+	for i := 0; i < len(s); i += 2 {
+		if s[i] == '-' && (i == 8 || i == 13 || i == 18 || i == 23) {
+			i++
 		}
-		digits[n] = s[i]
+		if i+1 >= len(s) || hexDigits[s[i]]|hexDigits[s[i+1]] != 0 {
+			return id, false
+		}
+		id[n] = hexValue(s[i])<<4 | hexValue(s[i+1])
 		n++
 	}
-	_, err := hex.Decode(id[:], digits[:])
-	return id, err == nil
+	return id, n == len(id)
+}
+
+// hexValue is that of a lower-case digit.
+func hexValue(c byte) byte {
+	if c <= '9' {
+		return c - '0'
+	}
+	return c - 'a' + 10
 }
 
 func parseExpiration(s string) (int64, string) {
@@ -214,17 +221,43 @@ func checkPayload(body []byte, tooLarge bool, pushType string) string {
 	return ""
 }
 
-func validAPNSToken(token string) bool {
+// canonicalToken is the token in lower case; "" for what is none.
+func canonicalToken(token string) string {
 	if len(token) < minAPNSToken || len(token) > maxAPNSToken || len(token)%2 != 0 {
-		return false
+		return ""
 	}
+	var all byte
 	for i := range len(token) {
-		c := token[i]
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') && (c < 'A' || c > 'F') {
-			return false
+		all |= hexDigits[token[i]]
+	}
+	switch {
+	case all&notHex != 0:
+		return ""
+	case all&upperHex != 0:
+		return strings.ToLower(token)
+	}
+	return token
+}
+
+// Classes of bytes in a token.
+const (
+	upperHex = 1
+	notHex   = 2
+)
+
+var hexDigits = classifyHex() //nolint:gochecknoglobals // a table
+
+func classifyHex() (classes [256]byte) {
+	for c := range classes {
+		switch {
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'f':
+		case c >= 'A' && c <= 'F':
+			classes[c] = upperHex
+		default:
+			classes[c] = notHex
 		}
 	}
-	return true
+	return classes
 }
 
 // apnsAuth is what one connection has been trusted with. It belongs to the connection: Apple binds a connection to a team.
