@@ -32,26 +32,26 @@ func breaksAtOnce(a *answer) bool {
 // unprocessed refuses a request and what comes behind it, so that both may safely be sent elsewhere.
 func (c *h2Conn) unprocessed(s *h2Stream) {
 	c.silence(s)
-	done := uint32(0)
+	id, done := s.id, uint32(0)
 	for _, other := range c.batch {
 		done = max(done, other.id)
 	}
-	for id, other := range c.streams {
+	for at, other := range c.streams {
 		if other.complete && other != s {
-			done = max(done, id)
+			done = max(done, at)
 		}
 	}
 	if y := c.youngest; y != nil && y.complete && y != s {
 		done = max(done, y.id)
 	}
-	if done > s.id { // a younger one was processed: GOAWAY cannot leave this one out
+	if done > id { // a younger one was processed: GOAWAY cannot leave this one out
 		c.out = appendRSTStream(c.out, s.id, codeRefused)
 		c.forget(s)
 		c.away(done, codeNo, `{"reason":"Shutdown"}`)
 		return
 	}
 	c.forget(s)
-	c.away(s.id-1, codeNo, `{"reason":"Shutdown"}`)
+	c.away(max(id, 2)-2, codeNo, `{"reason":"Shutdown"}`)
 	c.drop(c.awayLast)
 }
 

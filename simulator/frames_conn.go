@@ -282,8 +282,9 @@ func (c *h2Conn) idle() bool {
 			return true
 		}
 		c.away(c.lastID, codeNo, `{"reason":"IdleTimeout"}`)
+		_ = c.secure.SetReadDeadline(time.Now().Add(hangUpPatience)) // the one that has passed would end the connection before it is said
 		c.flush()
-		return true // to read what the client says to that
+		return true
 	}
 	return false
 }

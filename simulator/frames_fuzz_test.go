@@ -27,8 +27,12 @@ func FuzzHPACKAgreesWithXNet(f *testing.F) {
 		return bytes.Clone(b.Bytes())
 	}
 	push := []hpack.HeaderField{
-		{Name: ":method", Value: "POST"}, {Name: ":path", Value: "/3/device/00fc"}, {Name: "apns-topic", Value: "org.example.app"},
-		{Name: "authorization", Value: strings.Repeat("x", 300)}, {Name: "x-unknown", Value: "é\x00"}, {Name: "cookie", Value: "secret", Sensitive: true},
+		{Name: ":method", Value: "POST"},
+		{Name: ":path", Value: "/3/device/00fc"},
+		{Name: "apns-topic", Value: "org.example.app"},
+		{Name: "authorization", Value: strings.Repeat("x", 300)},
+		{Name: "x-unknown", Value: "é\x00"},
+		{Name: "cookie", Value: "secret", Sensitive: true},
 	}
 	f.Add(block(push...), block(push...))
 	e.SetMaxDynamicTableSize(0)
@@ -70,7 +74,8 @@ func FuzzHPACKAgreesWithXNet(f *testing.F) {
 				if kind, name := kindOf([]byte(got.name)); kind != got.kind || kind != fieldOther && name != got.name {
 					t.Fatalf("%q has the kind %d", got.name, got.kind)
 				}
-				if got.checked && !(validFieldName(got.name) || got.name[0] == ':') || got.checked && !validFieldValue(got.value) {
+				fine := (validFieldName(got.name) || got.name[0] == ':') && validFieldValue(got.value)
+				if got.checked && !fine {
 					t.Fatalf("%q: %q passes for valid", got.name, got.value)
 				}
 			}
@@ -138,7 +143,10 @@ func FuzzFrames(f *testing.F) {
 	var b bytes.Buffer
 	e := hpack.NewEncoder(&b)
 	for _, h := range []hpack.HeaderField{
-		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "x"}, {Name: ":path", Value: "/3/device/00fc13adff785122"},
+		{Name: ":method", Value: "POST"},
+		{Name: ":scheme", Value: "https"},
+		{Name: ":authority", Value: "x"},
+		{Name: ":path", Value: "/3/device/00fc13adff785122"},
 		{Name: "apns-topic", Value: "a.b"},
 	} {
 		if err := e.WriteField(h); err != nil {

@@ -10,7 +10,7 @@ import (
 type collector struct {
 	s *Simulator
 
-	answers, connections, open, inFlight, accepted, unique, repeats, memory, cpu *prometheus.Desc
+	answers, connections, open, inFlight, most, accepted, unique, repeats, memory, cpu, cut, violations, delays *prometheus.Desc
 }
 
 // Collector is for a Prometheus registry; the admin API has one of its own.
@@ -23,6 +23,10 @@ func (s *Simulator) Collector() prometheus.Collector {
 		connections: prometheus.NewDesc(name("connections_opened_total"), "Connections accepted.", nil, nil),
 		open:        prometheus.NewDesc(name("connections_open"), "Connections open.", nil, nil),
 		inFlight:    prometheus.NewDesc(name("pushes_in_flight"), "Pushes not yet answered.", nil, nil),
+		most:        prometheus.NewDesc(name("pushes_in_flight_max"), "The most at once since the last reset.", nil, nil),
+		cut:         prometheus.NewDesc(name("answers_cut_total"), "Accepted pushes whose answer was not given.", nil, nil),
+		violations:  prometheus.NewDesc(name("protocol_violations_total"), "Breaches of HTTP/2's rules by clients.", []string{"rule"}, nil),
+		delays:      prometheus.NewDesc(name("answer_delay_seconds"), "How long answers were held back on purpose; the sum is not kept.", nil, nil),
 		accepted:    prometheus.NewDesc(name("ledger_accepted"), "Pushes in the ledger.", by, nil),
 		unique:      prometheus.NewDesc(name("ledger_unique"), "Distinct pushes in the ledger.", by, nil),
 		repeats:     prometheus.NewDesc(name("ledger_repeats"), "Pushes in the ledger that had been there.", by, nil),
@@ -33,7 +37,7 @@ func (s *Simulator) Collector() prometheus.Collector {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.answers, c.connections, c.open, c.inFlight, c.accepted, c.unique, c.repeats, c.memory, c.cpu} {
+	for _, d := range []*prometheus.Desc{c.answers, c.connections, c.open, c.inFlight, c.accepted, c.unique, c.repeats, c.memory, c.cpu, c.most, c.cut, c.violations, c.delays} {
 		to <- d
 	}
 }
@@ -52,6 +56,12 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	put(c.inFlight, prometheus.GaugeValue, float64(st.InFlight))
 	put(c.memory, prometheus.GaugeValue, float64(st.Ledger.Memory))
 	put(c.cpu, prometheus.GaugeValue, st.CPUPerRequest)
+	put(c.most, prometheus.GaugeValue, float64(st.MaxInFlight))
+	put(c.cut, prometheus.CounterValue, float64(st.Cut))
+	for _, rule := range sortedKeys(st.Violations) {
+		put(c.violations, prometheus.CounterValue, float64(st.Violations[rule]), rule)
+	}
+	to <- delayHistogram(c.delays, st.Delays)
 	sums := map[service]*AppSummary{serviceAPNS: {}, serviceSandbox: {}, serviceFCM: {}}
 	for i := range st.Ledger.Apps {
 		a := &st.Ledger.Apps[i]
@@ -67,4 +77,16 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		put(c.unique, prometheus.GaugeValue, float64(sum.Unique), p, e)
 		put(c.repeats, prometheus.GaugeValue, float64(sum.Repeats), p, e)
 	}
+}
+
+// delayHistogram adds the buckets up, as Prometheus has them.
+func delayHistogram(d *prometheus.Desc, counts []DelayCount) prometheus.Metric {
+	buckets, total := map[float64]uint64{}, uint64(0)
+	for i, c := range counts {
+		total += uint64(c.Count)
+		if i < len(delayBounds) {
+			buckets[delayBounds[i].Seconds()] = total
+		}
+	}
+	return prometheus.MustNewConstHistogram(d, total, 0, buckets)
 }
