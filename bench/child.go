@@ -22,6 +22,7 @@ const (
 	roleLoad      = "load"
 	roleSender    = "sender"
 	roleFresh     = "fresh"
+	roleBurner    = "burner"
 )
 
 // order is what a child reads from its standard input: one line of JSON.
@@ -30,6 +31,7 @@ type order struct {
 	Load   *loadPlan    `json:"load,omitempty"`
 	Fresh  *freshPlan   `json:"fresh,omitempty"`
 	Sender *senderOrder `json:"sender,omitempty"`
+	Burn   float64      `json:"burn,omitempty"` // cores
 }
 
 // brokerBytes is the budget of a benchmark's log: never met.
@@ -79,6 +81,10 @@ func Child(ctx context.Context, role string, stdin io.Reader, stdout io.Writer) 
 			return errors.New("an order for fresh connections without a plan")
 		}
 		return o.Fresh.serve(ctx, in, stdout)
+	case roleBurner:
+		stop := burn(ctx, o.Burn)
+		defer stop()
+		return serveUntilEnd(ctx, in, stdout, struct{}{})
 	}
 	return fmt.Errorf("%q is no role of a child", role)
 }

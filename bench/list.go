@@ -73,6 +73,12 @@ func benchmarks(devices int) []benchmark {
 			fmt.Sprintf("`campanile up`: %s devices loaded through the log, one broadcast to all of them a round", sizeName(devices)),
 			(*harness).pipeline,
 		},
+		{
+			[]string{fairRatio, fairP99, fairP50},
+			fmt.Sprintf("`campanile up`: 100 direct pushes a second, from the request to the provider's answer, during a broadcast to %s devices, against the same beside "+
+				"a process that burns as much CPU", sizeName(devices)),
+			(*harness).fair,
+		},
 	}
 	at := len(all) - 1 // before the pipeline
 	return slices.Insert(all, at, append(grid(), memory(schemas.APNS), memory(schemas.FCM))...)

@@ -7,8 +7,6 @@ import (
 	"github.com/campanile-push/campanile/schemas"
 )
 
-const second = int64(time.Second / time.Microsecond)
-
 func testPolicy() policy {
 	return policy{tiers: [schemas.Tiers]int64{10 * second, 60 * second, 900 * second, 30 * second}, maxAge: 24 * 3600 * second}
 }

@@ -15,6 +15,7 @@ const (
 	leastPause   = time.Second
 	longestPause = 30 * time.Second
 	rampStart    = 0.05 // of the limit: what may start at once after a silence
+	second       = int64(time.Second / time.Microsecond)
 )
 
 // When 429 answers are a sign that the rate is too high, and not one device's own limit, which FCM reports with the same code:
@@ -35,6 +36,9 @@ type pacer struct {
 	ramp    float64 // seconds from nothing to the limit after a silence; zero: at once
 	warm    float64 // pushes a second that the ramp allows
 	pressed bool    // a push had to wait since the last filling
+	used    float64 // pushes a second, over the last second or more
+	began   int     // since usedUS
+	usedUS  int64
 
 	answers, refused int // of this second
 	secondUS         int64
@@ -91,16 +95,26 @@ func (p *pacer) fill(nowUS int64) {
 		p.climb(elapsed)
 	}
 	if p.ramp > 0 {
-		busy := 0.0
-		if p.pressed { // who waits looks again within a second
-			busy = min(elapsed, 1)
-		}
-		p.warm += (2*busy - elapsed) * p.limit / p.ramp
-		p.warm = min(max(p.warm, p.limit*rampStart), p.limit)
+		p.heat(elapsed, nowUS)
 	}
 	p.pressed = false
 	rate := p.now()
 	p.tokens = min(p.tokens+elapsed*rate, max(rate/10, 1))
+}
+
+// heat raises what the ramp allows while pushes wait for it, and lowers it while they do not: not below what is used.
+func (p *pacer) heat(elapsed float64, nowUS int64) {
+	if since := nowUS - p.usedUS; since >= second {
+		p.used = float64(p.began) / (float64(since) / 1e6)
+		p.began, p.usedUS = 0, nowUS
+	}
+	busy := 0.0
+	if p.pressed { // who waits looks again within a second
+		busy = min(elapsed, 1)
+	}
+	slope := p.limit / p.ramp
+	cooled := max(p.warm-(elapsed-busy)*slope, min(p.warm, 1.5*p.used))
+	p.warm = min(max(cooled+busy*slope, p.limit*rampStart), p.limit)
 }
 
 // climb raises the rate: slowly around the one that was refused last, so that a quota below our limit is met seldom.
@@ -139,6 +153,7 @@ func (p *pacer) take(nowUS int64) bool {
 		return false
 	}
 	p.tokens--
+	p.began++
 	return true
 }
 

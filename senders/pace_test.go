@@ -216,7 +216,7 @@ func BenchmarkPacing(b *testing.B) {
 			b.Fatal("held back")
 		}
 		a.learn(r, at, at)
-		a.gradient.observe(r, at, a.limit)
+		a.gradient.observe(r, at, at, a.limit)
 		a.flood.observe(false, at, floodLeast, floodShare)
 	}
 }

@@ -135,6 +135,9 @@ func (s *Sender) act(r *round) bool {
 	return busy
 }
 
+// leastNap is how long pushes that a rate holds back wait at least, in microseconds.
+const leastNap = 4000
+
 // mostStarts bounds a round, so that answers are not kept waiting for the lock's holder.
 const mostStarts = 256
 
@@ -158,7 +161,7 @@ func (s *Sender) look(r *round) {
 			idle++
 		case tooFast:
 			idle++
-			at := now + max(a.wait(now, 0), 1000) // a millisecond at least: no spinning
+			at := now + max(a.wait(now, 0), leastNap) // no spinning, and pushes that leave together
 			if wake == 0 || at < wake {
 				wake = at
 			}
@@ -450,7 +453,7 @@ func (s *Sender) learn(a *account, f *flight, answer Result, now int64) (doubt s
 		s.log.Warn("pushes pause", "app", a.app, "reason", a.why(now).Word(), "seconds", a.paused(now)/1e6)
 	}
 	if !f.apart {
-		a.gradient.observe(answer, now, min(a.limit, s.options.Window))
+		a.gradient.observe(answer, f.attempt.beganUS, now, min(a.limit, s.options.Window))
 	}
 	if answer.Has(Park) {
 		if !a.parked {

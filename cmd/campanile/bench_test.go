@@ -48,6 +48,7 @@ func TestEveryBenchmarkRuns(t *testing.T) {
 		"sender/apns/0ms/200B/stock/cpu_us", "sender/fcm/0ms/200B/stock/cpu_us", "sender/apns/0ms/200B/floor/rate", "sender/fcm/0ms/200B/library/cpu_us",
 		"sender/fcm/50ms/4KB/h2/little", "sender/fcm/50ms/4KB/floor/rss_mb", "sender/memory/apns/10M/rss_mb",
 		"sender/apns/0ms/200B/h2/cpu_us", "sender/fcm/0ms/200B/h2/cpu_us", "pipeline/embedded/300/cpu_us",
+		"fair/direct_p99", "fair/direct_p50", "fair/direct_p99/ratio",
 	} {
 		if !have[want] {
 			t.Errorf("%s is missing", want)
