@@ -277,6 +277,13 @@ func (l *load) endedBroadcasts() int {
 	return l.ended
 }
 
+// answers is how many notifications were answered.
+func (l *load) answers() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.notifications)
+}
+
 // asked is what was asked for and answered, and what came of it at once.
 func (l *load) asked() asked {
 	l.mu.Lock()

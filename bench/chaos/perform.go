@@ -41,11 +41,11 @@ func (w *world) perform(ctx context.Context, s step, l *load) (performed, error)
 	case broker:
 		err = w.loseBroker(ctx, &p)
 	case store:
-		err = w.away(ctx, &p, expectation{storeAway: true},
+		err = w.away(ctx, &p, l, expectation{storeAway: true},
 			func() error { _, err := w.script(ctx, "postgres.sh", "crash"); return err },
 			func() error { _, err := w.script(ctx, "postgres.sh", "start"); return err })
 	case engine:
-		err = w.away(ctx, &p, expectation{engineAway: true},
+		err = w.away(ctx, &p, l, expectation{engineAway: true},
 			func() error { w.clickhouse.hold(); return nil },
 			func() error { w.clickhouse.release(); return nil })
 	case cut:
@@ -174,8 +174,10 @@ func (w *world) loseBroker(ctx context.Context, p *performed) error {
 	return w.replicated(ctx, brokers)
 }
 
-// away takes an engine away, kills meanwhile what does without it, and brings it back after its time at the earliest.
-func (w *world) away(ctx context.Context, p *performed, e expectation, take, back func() error) error {
+// away takes an engine away, kills meanwhile what does without it, and brings it back after its time at the earliest. Notifications must go
+// on being taken, and pushes being delivered.
+func (w *world) away(ctx context.Context, p *performed, l *load, e expectation, take, back func() error) error {
+	answered := l.answers()
 	before, err := w.delivered(ctx)
 	if err != nil {
 		return err
@@ -195,11 +197,12 @@ func (w *world) away(ctx context.Context, p *performed, e expectation, take, bac
 	if left := time.Until(end); left > 0 {
 		pause(ctx, left)
 	}
+	answered = l.answers() - answered
 	after, err := w.delivered(ctx)
-	if err == nil && after == before {
-		err = fmt.Errorf("nothing was delivered while the %s was away", p.kind)
+	if err == nil && (after == before || answered == 0) {
+		err = fmt.Errorf("while the %s was away, %d notifications were answered and %d pushes delivered", p.kind, answered, after-before)
 	}
-	w.say("while the %s was away, %d pushes were delivered", p.kind, after-before)
+	w.say("while the %s was away, %d notifications were answered and %d pushes delivered", p.kind, answered, after-before)
 	return errors.Join(err, back())
 }
 
