@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -82,6 +83,7 @@ type drive struct {
 	plans      uint64
 	turn       uint64
 	expansion  expansion
+	ahead      ahead
 }
 
 // Drive schedules the cursors of one partition until ctx ends, and returns ctx's error, or that of a commit: then nothing is
@@ -101,6 +103,8 @@ func (b *Broadcasts) Drive(ctx context.Context, partition int32, commit schemas.
 		forgotten: map[schemas.CursorKey]struct{}{},
 		lanes:     map[laneKey]*laneView{},
 		appTurns:  map[string]uint64{},
+		expansion: expansion{page: &schemas.Page{}},
+		ahead:     ahead{page: &schemas.Page{}},
 	}
 	for ctx.Err() == nil {
 		nowUS := b.options.Now().UnixMicro()
@@ -141,19 +145,11 @@ func (d *drive) sleep(ctx context.Context, w *watcher, wakeAt, nowUS int64) erro
 	return nil
 }
 
-// expand reads one page and commits its sends and the cursor's new place as one.
+// expand takes one page and commits its sends and the cursor's new place as one. Meanwhile it reads the page that is likely to be
+// next.
 func (d *drive) expand(ctx context.Context, c *candidate, limit int, nowUS int64) error {
 	o, cur := c.broadcast, c.cursor
-	from, to := schemas.ShardRange(cur.key.rng, o.request.Ranges)
-	page := &d.expansion.page
-	page.Reset()
-	err := d.audience.Page(ctx, schemas.PageQuery{
-		App: o.request.App, Channels: o.request.Channels, Transport: cur.key.transport, ShardFrom: from, ShardTo: to,
-		After: cur.at, Limit: limit, Watermark: o.request.Watermark.GetEnds(),
-	}, page)
-	if err == nil && len(page.Devices) == 0 && !page.Done {
-		err = errors.New("the store gave an empty page before the end of its range")
-	}
+	page, err := d.read(ctx, o, cur, limit, nowUS)
 	if err != nil {
 		return d.unread(ctx, o, err, nowUS)
 	}
@@ -163,16 +159,23 @@ func (d *drive) expand(ctx context.Context, c *candidate, limit int, nowUS int64
 	moved.at, moved.done = page.Next, page.Done
 	moved.at.Token = strings.Clone(moved.at.Token) // the page is used again
 	moved.emitted += int64(len(devices))
+	notBefore := c.notBefore
+	limits := pageLimits{d.options.MinPage, d.options.MaxPage}
+	var reading sync.WaitGroup
+	if next := following(d.candidates, c, d.turn+1, int64(len(devices)), moved.done, nowUS, limits); next.kind == stepPage {
+		reading.Go(func() { d.readAhead(ctx, next, &moved, c, nowUS) })
+	}
 	err = d.commit(ctx, func(out *schemas.Out) {
 		d.expansion.emit(out, o.request, cur.key.transport, devices)
 		out.CursorMoved(o.move(cur, &moved, nowUS))
 	})
+	reading.Wait()
 	if err != nil {
 		return fmt.Errorf("commit a page of broadcast %s: %w", o.id, err)
 	}
 	moved.pacedUS = nowUS
 	if cur.pacedUS > 0 {
-		moved.pacedUS = max(c.notBefore, nowUS-paceCredit.Microseconds())
+		moved.pacedUS = max(notBefore, nowUS-paceCredit.Microseconds())
 	}
 	moved.pacedFor = int64(len(devices))
 	d.turn++

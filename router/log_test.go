@@ -298,6 +298,13 @@ func (c place) compare(o place) int {
 	return int(c.Environment) - int(o.Environment)
 }
 
+// leave unsubscribes everybody.
+func (a *audience) leave() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	clear(a.members)
+}
+
 // Page implements router.Audience.
 func (a *audience) Page(_ context.Context, q schemas.PageQuery, page *schemas.Page) error {
 	a.mu.Lock()

@@ -46,9 +46,9 @@ func (f platformFilter) apply(t schemas.Transport, devices []schemas.AudienceDev
 	return kept
 }
 
-// expansion writes pages of sends. Its memory is that of one page.
+// expansion writes pages of sends. Its memory is that of one page; another is read ahead meanwhile.
 type expansion struct {
-	page schemas.Page
+	page *schemas.Page
 	send pushv1.SendRequested
 }
 
