@@ -25,12 +25,16 @@ func (h *harness) appendOnes(ctx context.Context) ([]Row, error) {
 	return h.appending(ctx, "append/kfake", &appending{callers: 512, each: 1, total: h.scaled(500_000)})
 }
 
+func (h *harness) appendKafka(ctx context.Context) ([]Row, error) {
+	return h.appending(ctx, "append/kafka", &appending{callers: 512, each: 1, total: h.scaled(500_000)})
+}
+
 func (h *harness) appendBatches(ctx context.Context) ([]Row, error) {
 	return h.appending(ctx, "append/batch/kfake", &appending{callers: 4, each: 1000, total: max(h.scaled(1_000_000)/1000, 4)})
 }
 
 func (h *harness) appending(ctx context.Context, name string, a *appending) ([]Row, error) {
-	c, err := h.newCluster(ctx)
+	c, err := h.newClusterOf(ctx, name)
 	if err != nil {
 		return nil, err
 	}

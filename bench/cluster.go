@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"path/filepath"
 	"time"
 
@@ -18,12 +19,22 @@ import (
 // partitions of every topic: what `campanile up` creates.
 const partitions = 4
 
-// cluster is the embedded broker in a process of its own.
+// cluster is a log in a process of its own: the embedded broker, or one of Apache Kafka.
 type cluster struct {
-	h     *harness
-	child *child
-	dial  broker.Dial
-	made  int // logs
+	h       *harness
+	child   *child
+	end     func() error
+	brokers []string
+	dial    broker.Dial // nil: TCP
+	made    int         // logs
+}
+
+// newClusterOf is the log that a benchmark's name ends with.
+func (h *harness) newClusterOf(ctx context.Context, name string) (*cluster, error) {
+	if path.Base(name) == "kafka" {
+		return h.newKafka(ctx)
+	}
+	return h.newCluster(ctx)
 }
 
 func (h *harness) newCluster(ctx context.Context) (*cluster, error) {
@@ -37,10 +48,10 @@ func (h *harness) newCluster(ctx context.Context) (*cluster, error) {
 	if !ok {
 		return nil, errors.Join(errors.New("the broker is not where it said"), c.end())
 	}
-	return &cluster{h: h, child: c, dial: dial}, nil
+	return &cluster{h: h, child: c, end: c.end, brokers: broker.Brokers(), dial: dial}, nil
 }
 
-func (c *cluster) close() error { return c.child.end() }
+func (c *cluster) close() error { return c.end() }
 
 // watch starts to measure this process, and the broker apart.
 func (c *cluster) watch() (*stopwatch, error) {
@@ -59,7 +70,7 @@ func (c *cluster) newTopics(ctx context.Context) (*topics, error) {
 	t := &topics{cluster: c, prefix: fmt.Sprintf("bench%d.", c.made)}
 	var err error
 	t.Log, err = eventlog.Open(ctx, eventlog.Config{
-		Brokers: broker.Brokers(), Dial: c.dial, Prefix: t.prefix, Replication: 1,
+		Brokers: c.brokers, Dial: c.dial, Prefix: t.prefix, Replication: 1,
 	}, c.h.Logger, nil)
 	if err != nil {
 		return nil, err
@@ -93,11 +104,15 @@ func (t *topics) drop(ctx context.Context) error {
 // bare is a tuned client of franz-go: the batches, the codec, the partitions and the idempotence of the log's own, and no linger, which
 // is best where many records wait (facts of the log's benchmarks: docs/benchmarks.md).
 func (t *topics) bare(opts ...kgo.Opt) (*kgo.Client, error) {
-	client, err := kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(broker.Brokers()...), kgo.Dialer(t.cluster.dial), kgo.DisableClientMetrics(),
+	common := []kgo.Opt{
+		kgo.SeedBrokers(t.cluster.brokers...), kgo.DisableClientMetrics(),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(256 << 10), kgo.ProducerBatchCompression(kgo.SnappyCompression()),
 		kgo.MaxBufferedRecords(400_000), kgo.ProducerLinger(0), kgo.MetadataMinAge(100 * time.Millisecond),
-	}, opts...)...)
+	}
+	if t.cluster.dial != nil {
+		common = append(common, kgo.Dialer(t.cluster.dial))
+	}
+	client, err := kgo.NewClient(append(common, opts...)...)
 	if err != nil {
 		return nil, fmt.Errorf("open a bare client: %w", err)
 	}

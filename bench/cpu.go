@@ -29,18 +29,34 @@ func processCPU(pid int) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read the CPU time of a process: %w", err)
 	}
-	return parseStat(text)
+	return parseStat(text, false)
+}
+
+// familyCPU is processCPU with what those of its children used that have ended. A process whose children go and come, as PostgreSQL's do, is
+// measured with them and with those that run.
+func familyCPU(pid int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, fmt.Errorf("read the CPU time of a process: %w", err)
+	}
+	return parseStat(text, true)
 }
 
 // parseStat reads utime and stime, the 14th and 15th field; the second, the name, may hold anything but ends in the last parenthesis.
-func parseStat(text []byte) (time.Duration, error) {
+//
+// reaped adds those of children that have ended and were waited for, the 16th and 17th.
+func parseStat(text []byte, reaped bool) (time.Duration, error) {
 	at := bytes.LastIndexByte(text, ')')
 	fields := strings.Fields(string(text[at+1:]))
-	if at < 0 || len(fields) < 13 {
+	if at < 0 || len(fields) < 15 {
 		return 0, errors.New("read the CPU time of a process: not the form of /proc/<pid>/stat")
 	}
+	used := fields[11:13]
+	if reaped {
+		used = fields[11:15]
+	}
 	var ticks int64
-	for _, field := range fields[11:13] {
+	for _, field := range used {
 		n, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
 			return 0, fmt.Errorf("read the CPU time of a process: %w", err)

@@ -19,10 +19,14 @@ func TestCPUTimesOfAProcessAreRead(t *testing.T) {
 		{"1 (a) S 0 1 1 0 -1 4194304 1 2 3 4 x 25", 0, true},
 		{"", 0, true},
 	} {
-		got, err := parseStat([]byte(c.text))
+		got, err := parseStat([]byte(c.text), false)
 		if (err != nil) != c.bad || !c.bad && got != c.want {
 			t.Errorf("%q: want %v, bad=%v, got %v, %v", c.text, c.want, c.bad, got, err)
 		}
+	}
+	const family = "1 (a) S 0 1 1 0 -1 4194304 1 2 3 4 150 25 7 8 20 0 1 0 5 6 7"
+	if got, err := parseStat([]byte(family), true); err != nil || got != 1900*time.Millisecond {
+		t.Errorf("with children that have ended: want 1.9s, got %v, %v", got, err)
 	}
 }
 
@@ -43,6 +47,6 @@ func FuzzParseStat(f *testing.F) {
 	f.Add([]byte("1 (a) S 0 1 1 0 -1 4194304 1 2 3 4 150 25 7 8 20"))
 	f.Add([]byte(")"))
 	f.Fuzz(func(_ *testing.T, text []byte) {
-		_, _ = parseStat(text) // no input panics
+		_, _ = parseStat(text, len(text)%2 == 0) // no input panics
 	})
 }

@@ -30,7 +30,15 @@ const soundBaseline = 0.7
 const siteChannel = "5f4dcc3b5aa765d61d8327deb882cf99"
 
 func (h *harness) expandPebble(ctx context.Context) ([]Row, error) {
-	return h.expand(ctx, "router/kfake", func(ctx context.Context, t *topics, n int) (router.Audience, func() error, error) {
+	return h.expandStored(ctx, "router/kfake")
+}
+
+func (h *harness) expandKafka(ctx context.Context) ([]Row, error) {
+	return h.expandStored(ctx, "router/kafka")
+}
+
+func (h *harness) expandStored(ctx context.Context, name string) ([]Row, error) {
+	return h.expand(ctx, name, func(ctx context.Context, t *topics, n int) (router.Audience, func() error, error) {
 		store, err := pebble.Open(filepath.Join(h.dir, "devices"), pebble.Options{Layout: t.Layout()})
 		if err != nil {
 			return nil, nil, err
@@ -114,7 +122,7 @@ func poll(ctx context.Context, every time.Duration, ask func() (bool, error)) er
 // expand runs the broadcast router as `campanile up` does, without senders and tally: nothing lets the lead grow, so it is set beyond
 // what a round needs.
 func (h *harness) expand(ctx context.Context, name string, open func(ctx context.Context, t *topics, n int) (router.Audience, func() error, error)) ([]Row, error) {
-	c, err := h.newCluster(ctx)
+	c, err := h.newClusterOf(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,8 @@ type Options struct {
 	Profile string
 	// Library is the path of libchdb; empty: where `campanile up` looks for it.
 	Library string
+	// Scripts is the folder of deployments/local, whose scripts start the engines of the benchmarks on Kafka; empty: deployments/local.
+	Scripts string
 	// Command makes a process of this program with these arguments, which must lead to Child for ["bench", "child", role] and
 	// to `campanile up` for ["up", …].
 	Command func(ctx context.Context, args ...string) *exec.Cmd
@@ -45,6 +47,9 @@ type Options struct {
 func (o Options) withDefaults() (Options, error) {
 	if o.Command == nil {
 		return o, errors.New("bench: no command to start children with")
+	}
+	if o.Scripts == "" {
+		o.Scripts = filepath.Join("deployments", "local")
 	}
 	if o.Rounds <= 0 {
 		o.Rounds = 5

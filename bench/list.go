@@ -41,7 +41,7 @@ func benchmarks(devices int) []benchmark {
 		{
 			duelRows("transform/kfake"),
 			"eventlog.RunTransform, one send for each notification, against bare poll, the same handler, produce, commit",
-			(*harness).transform,
+			(*harness).transformKfake,
 		},
 		{
 			duelRows("deliver/kfake"),
@@ -81,7 +81,7 @@ func benchmarks(devices int) []benchmark {
 		},
 	}
 	at := len(all) - 1 // before the pipeline
-	return slices.Insert(all, at, append(grid(), memory(schemas.APNS), memory(schemas.FCM))...)
+	return append(slices.Insert(all, at, append(grid(), memory(schemas.APNS), memory(schemas.FCM))...), onKafka(devices)...)
 }
 
 // Run runs the benchmarks and returns their rows, also with an error: those of the benchmarks before it.

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -38,31 +40,10 @@ func (h *harness) pipeline(ctx context.Context) (rows []Row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, up.stop()) }()
-	if err := up.load(ctx); err != nil {
+	if rows, err = up.rounds(ctx, name); err != nil {
 		return nil, err
 	}
-	var samples []sample
-	for round := range h.Rounds {
-		s, err := up.broadcast(ctx, name, round+1)
-		if err != nil {
-			return nil, fmt.Errorf("round %d: %w", round+1, err)
-		}
-		h.say("round %d  %s  in %s", round+1, s, s.wall.Round(time.Second/10))
-		samples = append(samples, s)
-	}
-	memory, err := up.memory()
-	if err != nil {
-		return nil, err
-	}
-	if err := up.reconcile(ctx, int64(h.Rounds)*int64(h.Devices)); err != nil {
-		return nil, err
-	}
-	rows = []Row{
-		row(name+"/cpu_us", "µs/push", each(samples, sample.cpuUS), nil),
-		row(name+"/rate", "pushes/s", each(samples, sample.rate), nil),
-		row(name+"/rss_mb", "MB", []float64{float64(memory) / 1e6}, nil),
-	}
-	if up.at.Analytics == "" {
+	if !up.analytics {
 		for i := range rows {
 			rows[i].Void = "without analytics: libchdb is not there"
 		}
@@ -70,27 +51,65 @@ func (h *harness) pipeline(ctx context.Context) (rows []Row, err error) {
 	return rows, nil
 }
 
+// rounds loads the devices, broadcasts to all of them in every round, and reconciles.
+func (u *running) rounds(ctx context.Context, name string) ([]Row, error) {
+	if err := u.load(ctx); err != nil {
+		return nil, err
+	}
+	var samples []sample
+	for round := range u.h.Rounds {
+		s, err := u.broadcast(ctx, name, round+1)
+		if err != nil {
+			return nil, fmt.Errorf("round %d: %w", round+1, err)
+		}
+		u.h.say("round %d  %s  in %s", round+1, s, s.wall.Round(time.Second/10))
+		samples = append(samples, s)
+	}
+	memory, err := u.memory()
+	if err != nil {
+		return nil, err
+	}
+	if err := u.reconcile(ctx, int64(u.h.Rounds)*int64(u.h.Devices)); err != nil {
+		return nil, err
+	}
+	return []Row{
+		row(name+"/cpu_us", "µs/push", each(samples, sample.cpuUS), nil),
+		row(name+"/rate", "pushes/s", each(samples, sample.rate), nil),
+		row(name+"/rss_mb", "MB", []float64{float64(memory) / 1e6}, nil),
+	}, nil
+}
+
 // runningUp is a running `campanile up`.
 type runningUp struct {
-	h    *harness
-	p    *provider
-	cmd  *exec.Cmd
-	data string
-	at   struct {
-		API       string `json:"api"`
-		Ops       string `json:"ops"`
-		Analytics string `json:"analytics"`
-	}
+	running
+
+	cmd   *exec.Cmd
+	data  string
 	ended chan error // of Wait
-	log   *eventlog.Log
-	peak  map[int]int64 // bytes, by process
+}
+
+// running is a pipeline at work, of one process or of many.
+type running struct {
+	h         *harness
+	p         *provider
+	api, ops  string // URLs; ops is that of the process whose profile is taken
+	masterKey string // file
+	analytics bool   // deliveries are counted
+	log       *eventlog.Log
+	// parts are the processes whose CPU time and memory are the pipeline's, by name, read now.
+	parts func() (map[string][]int, error)
 }
 
 // pipelinePatience is how long a start, and a round without any progress, may take.
 const pipelinePatience = 5 * time.Minute
 
 func (h *harness) startUp(ctx context.Context, p *provider) (*runningUp, error) {
-	u := &runningUp{h: h, p: p, data: filepath.Join(h.dir, "data"), ended: make(chan error, 1), peak: map[int]int64{}}
+	data := filepath.Join(h.dir, "data")
+	u := &runningUp{running: running{h: h, p: p, masterKey: filepath.Join(data, "master.key")}, data: data, ended: make(chan error, 1)}
+	u.parts = func() (map[string][]int, error) {
+		engine, err := childrenOf(u.cmd.Process.Pid)
+		return map[string][]int{"up": {u.cmd.Process.Pid}, "engine": engine}, err
+	}
 	ca := filepath.Join(h.dir, "ca.pem")
 	if err := os.WriteFile(ca, []byte(p.at.CAPEM), 0o600); err != nil {
 		return nil, fmt.Errorf("start the pipeline: %w", err)
@@ -124,6 +143,11 @@ func (h *harness) startUp(ctx context.Context, p *provider) (*runningUp, error) 
 func (u *runningUp) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, pipelinePatience)
 	defer cancel()
+	var at struct {
+		API       string `json:"api"`
+		Ops       string `json:"ops"`
+		Analytics string `json:"analytics"`
+	}
 	err := poll(ctx, 50*time.Millisecond, func() (bool, error) {
 		select {
 		case err := <-u.ended:
@@ -132,14 +156,15 @@ func (u *runningUp) connect(ctx context.Context) error {
 		default:
 		}
 		text, err := os.ReadFile(filepath.Join(u.data, "up.json"))
-		if err != nil || json.Unmarshal(text, &u.at) != nil {
+		if err != nil || json.Unmarshal(text, &at) != nil {
 			return false, nil //nolint:nilerr // not there yet
 		}
-		return get(ctx, u.at.Ops+"/readyz") == nil, nil
+		return get(ctx, at.Ops+"/readyz") == nil, nil
 	})
 	if err != nil {
 		return fmt.Errorf("wait for campanile up: %w", err)
 	}
+	u.api, u.ops, u.analytics = at.API, at.Ops, at.Analytics != ""
 	dial, ok := broker.Running(filepath.Join(u.data, "log"))
 	if !ok {
 		return errors.New("the embedded log does not answer")
@@ -179,51 +204,48 @@ func (u *runningUp) stop() error {
 	return nil
 }
 
-// cpu is what the process and its children have used.
-func (u *runningUp) cpu() (up, engine time.Duration, err error) {
-	if up, err = processCPU(u.cmd.Process.Pid); err != nil {
-		return 0, 0, err
-	}
-	pids, err := childrenOf(u.cmd.Process.Pid)
-	if err != nil {
-		return 0, 0, err
-	}
-	for _, pid := range pids {
-		used, err := processCPU(pid)
-		if err != nil {
-			return 0, 0, err
+// cpu is what the processes have used, by name.
+func (u *running) cpu() (map[string]time.Duration, error) {
+	parts, err := u.parts()
+	used := map[string]time.Duration{}
+	for name, pids := range parts {
+		for _, pid := range pids {
+			n, failed := familyCPU(pid)
+			err = errors.Join(err, failed)
+			used[name] += n
 		}
-		engine += used
 	}
-	return up, engine, nil
+	return used, err
 }
 
-// memory is the peak of resident memory, of the process and its children together.
-func (u *runningUp) memory() (int64, error) {
-	pids, err := childrenOf(u.cmd.Process.Pid)
+// memory is the peak of resident memory, of all processes together. Memory that several of them share is counted for each.
+func (u *running) memory() (int64, error) {
+	parts, err := u.parts()
 	if err != nil {
 		return 0, err
 	}
-	own, err := peakRSS(u.cmd.Process.Pid)
-	if err != nil {
-		return 0, err
-	}
-	total := own
-	for _, pid := range pids {
-		n, err := peakRSS(pid)
-		if err != nil {
-			return 0, err
+	var total int64
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(parts)) {
+		var sum int64
+		for _, pid := range parts[name] {
+			n, err := peakRSS(pid)
+			if err != nil {
+				return 0, err
+			}
+			sum += n
 		}
-		total += n
+		total += sum
+		list = append(list, fmt.Sprintf("%s %d", name, sum/1e6))
 	}
-	u.h.say("peak of resident memory: %d MB, and %d MB of the analytics engine", own/1e6, (total-own)/1e6)
+	u.h.say("peak of resident memory in MB: %s", strings.Join(list, ", "))
 	return total, nil
 }
 
 // load makes the app, a key and the devices through the log, and waits until every stage has read them.
-func (u *runningUp) load(ctx context.Context) error {
+func (u *running) load(ctx context.Context) error {
 	began := time.Now()
-	text, err := os.ReadFile(filepath.Join(u.data, "master.key"))
+	text, err := os.ReadFile(u.masterKey)
 	if err != nil {
 		return fmt.Errorf("read the pipeline's key: %w", err)
 	}
@@ -247,19 +269,22 @@ func (u *runningUp) load(ctx context.Context) error {
 			return err
 		}
 	}
-	up, engine, err := u.cpu()
+	used, err := u.cpu()
 	if err != nil {
 		return err
 	}
-	n := float64(u.h.Devices)
-	u.h.say("%d devices appended in %s, read by projector and analytics after %s; CPU for each since the start: up %.1f µs, engine %.1f µs",
-		u.h.Devices, appended.Round(time.Second/10), time.Since(began).Round(time.Second/10), float64(up.Microseconds())/n, float64(engine.Microseconds())/n)
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(used)) {
+		list = append(list, fmt.Sprintf("%s %.1f", name, float64(used[name].Microseconds())/float64(u.h.Devices)))
+	}
+	u.h.say("%d devices appended in %s, read by projector and analytics after %s; µs of CPU for each since the start: %s",
+		u.h.Devices, appended.Round(time.Second/10), time.Since(began).Round(time.Second/10), strings.Join(list, ", "))
 	return nil
 }
 
 // settled waits until a group has committed all that is there. Without an analytics engine there is nothing to wait for.
-func (u *runningUp) settled(ctx context.Context, group string) error {
-	if group == schemas.GroupAnalytics && u.at.Analytics == "" {
+func (u *running) settled(ctx context.Context, group string) error {
+	if group == schemas.GroupAnalytics && !u.analytics {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, pipelinePatience)
@@ -284,8 +309,8 @@ func (u *runningUp) settled(ctx context.Context, group string) error {
 }
 
 // broadcast asks for one over HTTP, and measures until it has ended and analytics have read all of it.
-func (u *runningUp) broadcast(ctx context.Context, name string, round int) (sample, error) {
-	up, engine, err := u.cpu()
+func (u *running) broadcast(ctx context.Context, name string, round int) (sample, error) {
+	before, err := u.cpu()
 	if err != nil {
 		return sample{}, err
 	}
@@ -300,7 +325,7 @@ func (u *runningUp) broadcast(ctx context.Context, name string, round int) (samp
 	began := time.Now()
 	stopProfile := u.profile(ctx, name, round)
 	defer stopProfile()
-	moodle := Moodle{BaseURL: u.at.API, App: app, Key: benchKey, Client: NewClient(1)}
+	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
 	text, err := moodle.Broadcast(ctx, siteChannel, payload().Body)
 	if err != nil {
 		return sample{}, err
@@ -326,7 +351,7 @@ func (u *runningUp) broadcast(ctx context.Context, name string, round int) (samp
 	if s.n != u.h.Devices {
 		return s, fmt.Errorf("want %d pushes, got %d", u.h.Devices, s.n)
 	}
-	upNow, engineNow, err := u.cpu()
+	now, err := u.cpu()
 	if err != nil {
 		return s, err
 	}
@@ -338,14 +363,16 @@ func (u *runningUp) broadcast(ctx context.Context, name string, round int) (samp
 	if err != nil {
 		return s, err
 	}
-	s.cpu = upNow - up + engineNow - engine
-	s.others["of it up"], s.others["of it engine"] = upNow-up, engineNow-engine
+	for name, used := range now {
+		s.cpu += used - before[name]
+		s.others["of it "+name] = used - before[name]
+	}
 	s.others["simulator"], s.others["load"] = simNow-sim, ownNow-own
 	return s, nil
 }
 
 // endOf waits for the end of a broadcast.
-func (u *runningUp) endOf(ctx context.Context, id schemas.ID) (*pushv1.BroadcastEnded, error) {
+func (u *running) endOf(ctx context.Context, id schemas.ID) (*pushv1.BroadcastEnded, error) {
 	var ended *pushv1.BroadcastEnded
 	found := make(chan struct{})
 	following := u.log.Follow("bench.end", func(r schemas.Record) error {
@@ -370,14 +397,14 @@ func (u *runningUp) endOf(ctx context.Context, id schemas.ID) (*pushv1.Broadcast
 }
 
 // profile takes half a minute of the process's CPU profile into the folder for profiles.
-func (u *runningUp) profile(ctx context.Context, name string, round int) (wait func()) {
+func (u *running) profile(ctx context.Context, name string, round int) (wait func()) {
 	if u.h.Profile == "" {
 		return func() {}
 	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.at.Ops+"/debug/pprof/profile?seconds=30", nil)
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.ops+"/debug/pprof/profile?seconds=30", nil)
 		if err != nil {
 			return
 		}
@@ -397,7 +424,7 @@ func (u *runningUp) profile(ctx context.Context, name string, round int) (wait f
 }
 
 // reconcile proves from the log and the simulator's ledger that every push was made once.
-func (u *runningUp) reconcile(ctx context.Context, want int64) error {
+func (u *running) reconcile(ctx context.Context, want int64) error {
 	r := audit.NewReconciler()
 	if err := replay(ctx, u.log, r.Apply, audit.Topics()...); err != nil {
 		return err

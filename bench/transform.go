@@ -48,9 +48,16 @@ func relayOne(out *schemas.Out, e *pushv1.NotificationRequested, send *pushv1.Se
 
 const pollRecords = 10_000 // what RunTransform polls
 
-func (h *harness) transform(ctx context.Context) ([]Row, error) {
-	const name = "transform/kfake"
-	c, err := h.newCluster(ctx)
+func (h *harness) transformKfake(ctx context.Context) ([]Row, error) {
+	return h.transform(ctx, "transform/kfake")
+}
+
+func (h *harness) transformKafka(ctx context.Context) ([]Row, error) {
+	return h.transform(ctx, "transform/kafka")
+}
+
+func (h *harness) transform(ctx context.Context, name string) ([]Row, error) {
+	c, err := h.newClusterOf(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -51,6 +51,7 @@ own, so that their CPU time is not that of what is measured. docs/benchmarks.md 
 	f.IntVar(&o.Devices, "devices", 1_000_000, "devices of the whole pipeline's audience")
 	f.Float64Var(&o.Scale, "scale", 1, "multiplies the work of a round of the other benchmarks")
 	f.StringVar(&o.Dir, "dir", "", "folder for the benchmarks' data; empty: the system's temporary one")
+	f.StringVar(&o.Scripts, "scripts", "", "folder of the scripts that start Kafka and PostgreSQL; empty: deployments/local")
 	f.StringVar(&o.Profile, "profile", "", "folder for CPU profiles of our side")
 	cmd.AddCommand(&cobra.Command{
 		Use: "child ROLE", Short: "Be a broker, a simulator or load for a benchmark", Hidden: true, Args: cobra.ExactArgs(1),
