@@ -162,8 +162,11 @@ func (p *Push) entry(a *answer) Entry {
 }
 
 // rehearse decides and records nothing.
-func (c *core) rehearse(p *Push) answer {
-	p.TimeUS = c.now().UnixMicro()
+func (c *core) rehearse(p *Push) answer { return c.rehearseAt(p, c.now()) }
+
+// rehearseAt is rehearse of a caller who has looked at the clock.
+func (c *core) rehearseAt(p *Push, now time.Time) answer {
+	p.TimeUS = now.UnixMicro()
 	p.tokenHash = TokenHash(p.Token)
 	return c.decide(p)
 }

@@ -34,11 +34,11 @@ func (d *apnsDoor) answerID(request *apnsRequest) string {
 }
 
 // read turns a request into a valid push, or says why it is none. id is answerID's. certificate is the client's, nil without one.
-func (d *apnsDoor) read(request *apnsRequest, id string, c *conn, certificate *x509.Certificate, p *Push) (reason string) {
+func (d *apnsDoor) read(request *apnsRequest, id string, c *conn, certificate *x509.Certificate, now time.Time, p *Push) (reason string) {
 	if _, reason := checkAPNSPath(request.method, request.path); reason != "" {
 		return reason
 	}
-	topics, reason := d.authorize(request, c, certificate)
+	topics, reason := d.authorize(request, c, certificate, now)
 	if reason != "" {
 		return reason
 	}
@@ -71,7 +71,7 @@ func (d *apnsDoor) read(request *apnsRequest, id string, c *conn, certificate *x
 }
 
 // authorize trusts a provider token, or a certificate where there is none. topics is what the key is limited to.
-func (d *apnsDoor) authorize(request *apnsRequest, c *conn, certificate *x509.Certificate) (topics []string, reason string) {
+func (d *apnsDoor) authorize(request *apnsRequest, c *conn, certificate *x509.Certificate, now time.Time) (topics []string, reason string) {
 	if request.authorization == "" && certificate != nil {
 		bundle, ok := d.identity.ca.bundleFor(certificate)
 		if !ok {
@@ -90,7 +90,7 @@ func (d *apnsDoor) authorize(request *apnsRequest, c *conn, certificate *x509.Ce
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if reason := c.auth.check(request.authorization, d.environment, d.core.now(), times, d.identity.key); reason != "" {
+	if reason := c.auth.check(request.authorization, d.environment, now, times, d.identity.key); reason != "" {
 		return nil, reason
 	}
 	request.trusted = true

@@ -25,8 +25,8 @@ func sendProject(path string) (project string, ok bool) {
 }
 
 // admit checks the access token and the quota, which 4xx answers use up too. wait is for Retry-After.
-func (d *fcmDoor) admit(c *conn, authorization, project string) (problem *fcmProblem, wait time.Duration) {
-	if reason := c.access.check(d.identity.secret, authorization, project, d.core.now()); reason != "" {
+func (d *fcmDoor) admit(c *conn, authorization, project string, now time.Time) (problem *fcmProblem, wait time.Duration) {
+	if reason := c.access.check(d.identity.secret, authorization, project, now); reason != "" {
 		return &fcmProblem{reason: reason}, 0
 	}
 	if ok, wait := d.core.withinQuota(project); !ok {

@@ -28,11 +28,11 @@ func (d apnsFrames) decide(s *h2Stream, body []byte, tooLarge bool) {
 	}
 	c := s.conn
 	s.answerID = d.answerID(&request)
-	s.refusal = d.read(&request, s.answerID, c.under, c.certificate, &s.push)
+	s.refusal = d.read(&request, s.answerID, c.under, c.certificate, c.now, &s.push)
 	c.trusted = c.trusted || request.trusted
 	if s.refusal == "" {
 		s.decided = true
-		s.answer = d.core.rehearse(&s.push)
+		s.answer = d.core.rehearseAt(&s.push, c.now)
 	}
 }
 

@@ -1,7 +1,5 @@
 package simulator
 
-import "time"
-
 // completed has a whole request decided, and puts it into the batch.
 func (c *h2Conn) completed(s *h2Stream, body []byte, tooLarge bool) {
 	s.complete = true
@@ -63,7 +61,7 @@ func (c *h2Conn) settle() {
 	core := c.server.core
 	core.stats.arrived(c.counted.arrived)
 	c.counted.arrived = 0
-	c.lastPush = time.Now()
+	c.lastPush = c.now
 	var err error
 	if len(c.entries) > 0 {
 		if err = core.ledger.Append(c.entries...); err != nil {

@@ -39,9 +39,10 @@ type h2Conn struct {
 	batch     []*h2Stream // complete, in the order of completion
 	entries   []Entry     // of the batch
 	active    int
-	lastID    uint32 // highest stream that the client has opened
-	doneID    uint32 // highest that was complete
-	stop      bool   // nothing more is looked at
+	lastID    uint32    // highest stream that the client has opened
+	doneID    uint32    // highest that was complete
+	stop      bool      // nothing more is looked at
+	now       time.Time // when the batch began
 	lastPush  time.Time
 	input     inputWindow
 	limits    streamLimits
@@ -168,6 +169,7 @@ func (c *h2Conn) read() error {
 func (c *h2Conn) take(b []byte) (used int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.now = c.server.core.now()
 	for !c.stop && c.mode == modeOpen && len(b)-used >= frameHeaderSize {
 		h := parseFrameHeader(b[used:])
 		if h.length > leastFrameSize {

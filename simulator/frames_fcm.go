@@ -29,7 +29,7 @@ func (d fcmFrames) decide(s *h2Stream, body []byte, tooLarge bool) {
 	}
 	s.counted = true
 	c := s.conn
-	if s.problem, s.wait = d.admit(c.under, s.request.values[fieldAuthorization], project); s.problem != nil {
+	if s.problem, s.wait = d.admit(c.under, s.request.values[fieldAuthorization], project, c.now); s.problem != nil {
 		return
 	}
 	c.trusted = true
@@ -41,7 +41,7 @@ func (d fcmFrames) decide(s *h2Stream, body []byte, tooLarge bool) {
 		return
 	}
 	s.decided = true
-	s.answer = d.core.rehearse(&s.push)
+	s.answer = d.core.rehearseAt(&s.push, c.now)
 }
 
 func (d fcmFrames) fill(r *reply, s *h2Stream) {

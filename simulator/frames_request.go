@@ -58,7 +58,7 @@ func (r *h2Request) check() (rule string) {
 		return "missing_pseudo_field"
 	}
 	r.path = path
-	if strings.ContainsAny(path, "%?#") || path[0] != '/' {
+	if path[0] != '/' || strings.IndexByte(path, '%') >= 0 || strings.IndexByte(path, '?') >= 0 || strings.IndexByte(path, '#') >= 0 {
 		u, err := url.ParseRequestURI(path)
 		if err != nil {
 			return "malformed_path"

@@ -164,7 +164,7 @@ func (d *hpackDecoder) literal(block []byte, prefix uint, index bool) ([]byte, e
 			f.nameEnd = 0
 		}
 		f.value = string(d.text[from:])
-		f.checked = clean && validFieldName(f.name)
+		f.checked = clean && (f.kind != fieldOther || validFieldName(f.name))
 		d.insert(f.tableField, size)
 		d.text = d.text[:mark]
 	} else if len(d.text) > from {

@@ -37,7 +37,7 @@ func (h *apnsHTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		certificate = r.TLS.PeerCertificates[0]
 	}
-	if reason := h.read(&request, id, c, certificate, &p); reason != "" {
+	if reason := h.read(&request, id, c, certificate, h.core.now(), &p); reason != "" {
 		h.refusal(&out, id, reason)
 		h.say(w, c, &out)
 		return

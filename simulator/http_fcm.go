@@ -46,7 +46,7 @@ func (h *fcmHTTP) send(w http.ResponseWriter, r *http.Request, project string) {
 	if err != nil {
 		body = nil // the client broke off: it will not read the answer
 	}
-	if problem, wait := h.admit(c, r.Header.Get("Authorization"), project); problem != nil {
+	if problem, wait := h.admit(c, r.Header.Get("Authorization"), project, h.core.now()); problem != nil {
 		h.refusal(&out, problem, wait)
 		h.say(w, c, &out)
 		return
