@@ -204,7 +204,7 @@ func freshLoad(http2 bool) *freshPlan {
 	return plan
 }
 
-// benchCertificate is of the kind that the documents advise: ECDSA on P-256, which signs in a tenth of the time of RSA.
+// benchCertificate is of the kind that the documents advise: ECDSA on P-256, which signs in a thirtieth of the time of RSA with 2048 bits.
 func benchCertificate() (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
