@@ -96,7 +96,7 @@ func (s *span) quantile(q float64) float64 {
 func (u *runningUp) direct(ctx context.Context, work func(ctx context.Context) error) (s span, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	moodle := Moodle{BaseURL: u.at.API, App: app, Key: benchKey, Client: NewClient(64)}
+	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(64)}
 	failed := newFirstError()
 	var requests, working sync.WaitGroup
 	done := make(chan struct{})
@@ -142,19 +142,22 @@ func (u *runningUp) direct(ctx context.Context, work func(ctx context.Context) e
 func (u *runningUp) directWhileBroadcasting(ctx context.Context) (s span, cores float64, err error) {
 	s, err = u.direct(ctx, func(ctx context.Context) error {
 		used := func() (sum time.Duration, err error) {
-			up, engine, err := u.cpu()
+			parts, err := u.cpu()
 			if err != nil {
 				return 0, err
 			}
-			sim, err := processCPU(u.p.child.pid())
-			return up + engine + sim, err
+			sum, err = processCPU(u.p.child.pid())
+			for _, part := range parts {
+				sum += part
+			}
+			return sum, err
 		}
 		before, err := used()
 		if err != nil {
 			return err
 		}
 		began := time.Now()
-		moodle := Moodle{BaseURL: u.at.API, App: app, Key: benchKey, Client: NewClient(1)}
+		moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
 		text, err := moodle.Broadcast(ctx, siteChannel, payload().Body)
 		if err != nil {
 			return err
