@@ -28,14 +28,14 @@ type window struct {
 	epoch int32
 	// skip holds, by offset, where the end stands of sends that the takeover found done and that have not come yet.
 	skip    map[int64]proof
-	acked   ends // offset after the last acknowledged end
-	filling *outcomes     // completions that wait for the flusher
-	flying  []*outcomes   // given to the client, oldest first
-	lost    bool          // completions are dropped, and outcomes that wait too
-	sealed  bool          // completions are dropped
-	waiting bool          // the loop waits for room
-	pushing int           // given and not completed
-	ready   bool          // taken over
+	acked   ends        // offset after the last acknowledged end
+	filling *outcomes   // completions that wait for the flusher
+	flying  []*outcomes // given to the client, oldest first
+	lost    bool        // completions are dropped, and outcomes that wait too
+	sealed  bool        // completions are dropped
+	waiting bool        // the loop waits for room
+	pushing int         // given and not completed
+	ready   bool        // taken over
 
 	// Of the loop alone.
 	backlog  []schemas.Record
