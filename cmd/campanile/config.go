@@ -136,7 +136,7 @@ func settings() []setting {
 		{key: "router.stop_above", def: 0.5, usage: "share of failed pushes, 0 to 1, above which a broadcast pauses itself; 0: it never does"},
 		{key: "router.stop_young", def: 7 * 24 * time.Hour, usage: "for how long after they were set an app's credentials are watched so; 0: for ever"},
 		{key: "router.max_known", def: int64(4_000_000), usage: "notifications of the last day under an Idempotency-Key that a router knows again, at some 30 bytes each"},
-		{key: "senders.transport", def: senders.StockTransport, usage: "HTTP/2 client of the senders: stock (under apns2 and go-fcm) or h2 (batching)"},
+		{key: "senders.transport", def: senders.H2Transport, usage: "HTTP/2 client of the senders: h2 (batching) or stock (the vendors' libraries apns2 and go-fcm)"},
 		{key: "senders.tiers", def: []time.Duration{10 * time.Second, time.Minute, 15 * time.Minute, 30 * time.Second}, usage: "delays of the three retry tiers, and of the look at parked sends"},
 		{key: "senders.window", def: 8192, usage: "pushes in flight for each partition"},
 		{key: "senders.in_flight", def: 4000, usage: "pushes in flight of a transport's lane, over all apps; an app gets half at most, and less while its provider answers late"},

@@ -29,7 +29,7 @@ type Options struct {
 	MaxConns int
 	// Timeout is for one push: 15 s. After that its fate is unknown, and it is tried again.
 	Timeout time.Duration
-	// Transport is senders.StockTransport (also "") or senders.H2Transport.
+	// Transport is senders.H2Transport (also "") or senders.StockTransport.
 	Transport string
 	// Signers are shared by all providers of a process, since Apple counts the provider tokens of a team together. Nil: its own.
 	Signers *Signers
@@ -69,9 +69,9 @@ func Open(_ context.Context, a senders.Account, o Options) (senders.Provider, er
 		o.MaxConns = 1
 	}
 	switch o.Transport {
-	case "", senders.StockTransport:
+	case senders.StockTransport:
 		return openStock(t, o), nil //nolint:contextcheck // a provider outlives the call that opens it
-	case senders.H2Transport:
+	case "", senders.H2Transport:
 		return openDirect(t, o)
 	}
 	return nil, fmt.Errorf("apns: %q is no transport: want %s or %s", o.Transport, senders.StockTransport, senders.H2Transport)
