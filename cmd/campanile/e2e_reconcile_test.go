@@ -45,6 +45,16 @@ func (w *world) say(t *testing.T, say func(out *schemas.Out)) {
 	}
 }
 
+// analyticsRebuilt runs a rebuild of the analytics, which must replace a day.
+func (w *world) analyticsRebuilt(t *testing.T, env ...string) string {
+	t.Helper()
+	out, err := command(t, w.dir, w.env(env...), "rebuild", "analytics")
+	if must(t, out, err); !strings.Contains(out, ": replaced, ") {
+		t.Errorf("no day is replaced:\n%s", out)
+	}
+	return out
+}
+
 // TestReconcileProvesLogAndClickHouse kills a campanile in a broadcast: nothing differs afterwards, in the log and in ClickHouse, while it runs
 // and when it is stopped. Then an end of a push that nobody asked for is found, by its ids and its place, and the exit status says so.
 func TestReconcileProvesLogAndClickHouse(t *testing.T) {
@@ -87,6 +97,16 @@ func TestReconcileProvesLogAndClickHouse(t *testing.T) {
 	}
 	if r, err := w.proof(t, []string{library}, "--from", "-1s", "--to", "1h"); err != nil || r.Accepted != 0 {
 		t.Errorf("the last second: %v %s", err, r)
+	}
+
+	// The days are built anew and replaced under the running analytics, which go on.
+	for line := range strings.Lines(must(t, w.analyticsRebuilt(t, library), nil)) {
+		if strings.Contains(line, ": re") && !strings.HasSuffix(strings.TrimSpace(line), ", the same") {
+			t.Errorf("rebuild analytics: %s", line)
+		}
+	}
+	if r, err := w.proof(t, []string{library}); err != nil || r.Compared < want.Accepted {
+		t.Errorf("after the rebuild: %v: %s, %v %v", err, r, r.Differences, r.Notes)
 	}
 
 	stranger, send := schemas.ID{1, 15: 9}, schemas.DirectSendID(schemas.ID{1, 15: 9})

@@ -68,7 +68,7 @@ Every flag below "Global Flags" is also a variable (CAMPANILE_HTTP_LISTEN) and a
 	root.AddCommand(
 		upCommand(t),
 		appCommand(t), keyCommand(t), topicsCommand(t), broadcastCommand(t), importCommand(t), shadowCommand(t),
-		statsCommand(t), reconcileCommand(t),
+		statsCommand(t), reconcileCommand(t), rebuildCommand(t),
 		simulatorCommand(t), benchCommand(t), chaosCommand(t),
 		healthCommand(t), configCommand(t), keyFileCommand(t), engineCommand(t), chdbEngineCommand(t),
 	)

@@ -156,12 +156,16 @@ type runInfo struct {
 	API       string `json:"api"`
 	Ops       string `json:"ops"`
 	Analytics string `json:"analytics,omitempty"`
+	// Admin is where it rebuilds its device store for who has the token.
+	Admin      string `json:"admin,omitempty"`
+	AdminToken string `json:"admin_token,omitempty"`
 }
 
 func runFile(c *Config) string { return filepath.Join(c.Data, "up.json") }
 
-func (p *process) writeRunFile(analyticsURL string) error {
-	text, err := json.Marshal(runInfo{os.Getpid(), p.apiURL(), "http://" + p.opsAddress, analyticsURL})
+func (p *process) writeRunFile(info runInfo) error {
+	info.PID, info.API, info.Ops = os.Getpid(), p.apiURL(), "http://"+p.opsAddress
+	text, err := json.Marshal(info)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/campanile-push/campanile/api"
+	"github.com/campanile-push/campanile/audit"
 	"github.com/campanile-push/campanile/eventlog"
 	"github.com/campanile-push/campanile/ingest"
 	"github.com/campanile-push/campanile/projections"
@@ -288,7 +289,9 @@ func (p *process) startAnalytics(ctx context.Context) error {
 		p.logger.Warn("no analytics: the pipeline runs without, and the log keeps deliveries for it as long as it can", "reason", err)
 		return nil
 	}
-	p.analytics, err = clickhouse.Open(ctx, clickhouse.Options{URL: url, Logger: p.logger.With("stage", "analytics"), Hasher: p.secrets.hasher})
+	p.analytics, err = clickhouse.Open(ctx, clickhouse.Options{
+		URL: url, Logger: p.logger.With("stage", "analytics"), Hasher: p.secrets.hasher, Read: audit.ReadDeliveries(p.log),
+	})
 	if err != nil {
 		return fmt.Errorf("open analytics: %w", err)
 	}

@@ -82,7 +82,12 @@ func (p *process) startAll(ctx context.Context) error {
 	if err := p.startIngest(ctx); err != nil {
 		return err
 	}
-	return p.writeRunFile(p.analyticsAddress)
+	info := runInfo{Analytics: p.analyticsAddress}
+	var err error
+	if info.Admin, info.AdminToken, err = p.startAdmin(ctx); err != nil {
+		return err
+	}
+	return p.writeRunFile(info)
 }
 
 // serve runs until ctx ends or a part fails; the demonstration plays meanwhile.

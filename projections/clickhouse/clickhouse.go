@@ -28,6 +28,9 @@ type Options struct {
 	// Timeout bounds each statement. 0: 30 seconds.
 	Timeout time.Duration
 	Logger  *slog.Logger
+	// Read reads the records of a partition of deliveries in [from, to) that are still in the log, and hands them on in batches. It is asked after
+	// a rebuild, which sets the analytics back to the end of what it has built. Nil: such records are a gap.
+	Read func(ctx context.Context, partition int32, from, to int64, handle func(schemas.Batch) error) error
 }
 
 // Numbers that Options leave open.
@@ -47,6 +50,10 @@ type Analytics struct {
 	log     *slog.Logger
 	linger  time.Duration
 	timeout time.Duration
+	read    func(ctx context.Context, partition int32, from, to int64, handle func(schemas.Batch) error) error
+
+	at       func(step string) error // tests break a rebuild off here; nil elsewhere
+	orphaned time.Duration           // see epoch.go
 
 	mu         sync.Mutex
 	partitions map[place]*partition
@@ -118,7 +125,7 @@ func Open(ctx context.Context, o Options) (*Analytics, error) {
 		return nil, failed(err, "open ClickHouse")
 	}
 	a := &Analytics{
-		conn: conn, hash: o.Hasher, log: o.Logger, linger: o.Linger, timeout: o.Timeout,
+		conn: conn, hash: o.Hasher, log: o.Logger, linger: o.Linger, timeout: o.Timeout, read: o.Read, orphaned: orphaned,
 		partitions: map[place]*partition{},
 	}
 	if err := a.migrate(ctx); err != nil {

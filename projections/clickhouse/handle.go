@@ -14,6 +14,7 @@ type partition struct {
 	mu     sync.Mutex
 	known  bool // the fields below stand as the tables have them
 	stored bool // the tables have a position at all
+	epoch  uint64
 	next   int64
 	owners owners
 	last   time.Time // of the last insert, for Linger
@@ -79,17 +80,32 @@ func (a *Analytics) partition(at place) *partition {
 
 func (a *Analytics) handle(ctx context.Context, p *partition, in schemas.Batch) error {
 	first := in.Records[0].Offset
-	// A batch that does not begin where the last one ended is the first of an assignment: another process may have been here.
-	if !p.known || first != p.next {
-		if err := a.load(ctx, p, place{in.Topic, in.Partition}); err != nil {
+	number, err := a.openEpoch(ctx, in.Topic)
+	if err != nil {
+		return err
+	}
+	// A batch that does not begin where the last one ended is the first of an assignment, or of an epoch: another process may have been here.
+	if !p.known || first != p.next || p.epoch != number {
+		at := place{in.Topic, in.Partition}
+		if err := a.load(ctx, p, at, number); err != nil {
 			return err
 		}
 		if lost(in.Topic, p, first) {
-			if err := a.insertGap(ctx, in.Topic, in.Partition, p.next, first); err != nil {
+			if err := a.reread(ctx, p, at, first); err != nil {
 				return err
 			}
-			a.log.Error("events are missing from the log", "topic", in.Topic, "partition", in.Partition, "from", p.next, "to", first)
 		}
+	}
+	return a.insertBatch(ctx, p, in)
+}
+
+// insertBatch inserts what the tables lack of a batch, and moves the place.
+func (a *Analytics) insertBatch(ctx context.Context, p *partition, in schemas.Batch) error {
+	if first := in.Records[0].Offset; lost(in.Topic, p, first) {
+		if err := a.insertGap(ctx, in.Topic, in.Partition, p.next, first); err != nil {
+			return err
+		}
+		a.log.Error("events are missing from the log", "topic", in.Topic, "partition", in.Partition, "from", p.next, "to", first)
 	}
 	if in.Next() <= p.next {
 		return nil
@@ -121,7 +137,7 @@ func (a *Analytics) handle(ctx context.Context, p *partition, in schemas.Batch) 
 		return fmt.Errorf("analytics take no topic %s", in.Topic)
 	}
 	// Only now: a position says that every row below it is there.
-	if err := a.advance(ctx, in.Topic, in.Partition, in.Next(), now); err != nil {
+	if err := a.advance(ctx, p.epoch, in.Topic, in.Partition, in.Next(), now); err != nil {
 		return err
 	}
 	p.stored, p.next, p.owners = true, in.Next(), now
@@ -135,8 +151,8 @@ func lost(topic schemas.Topic, p *partition, first int64) bool {
 }
 
 // load reads a partition's position.
-func (a *Analytics) load(ctx context.Context, p *partition, at place) error {
-	p.known, p.stored, p.next, p.owners = false, false, 0, owners{}
+func (a *Analytics) load(ctx context.Context, p *partition, at place, number uint64) error {
+	p.known, p.stored, p.epoch, p.next, p.owners = false, false, number, 0, owners{}
 	err := a.each(ctx, "read the position", func(r row) error {
 		p.stored = true
 		var stored map[string]int64
@@ -145,17 +161,18 @@ func (a *Analytics) load(ctx context.Context, p *partition, at place) error {
 		}
 		p.owners = stored
 		return nil
-	}, "SELECT next_off, owners FROM positions WHERE topic = ? AND part = ? ORDER BY next_off DESC LIMIT 1", string(at.topic), at.part)
+	}, "SELECT next_off, owners FROM places WHERE topic = ? AND part = ? AND epoch = ? ORDER BY next_off DESC LIMIT 1", string(at.topic), at.part, number)
 	p.known = err == nil
 	return err
 }
 
 // advance writes a position. The largest counts; positions that a process which lost the partition writes late are true as
 // well.
-func (a *Analytics) advance(ctx context.Context, topic schemas.Topic, part int32, next int64, now owners) error {
-	return a.insert(ctx, "positions", []column{
+func (a *Analytics) advance(ctx context.Context, number uint64, topic schemas.Topic, part int32, next int64, now owners) error {
+	return a.insert(ctx, "places", []column{
 		{"topic", "String", []string{string(topic)}},
 		{"part", "UInt16", []uint16{uint16(part)}},
+		{"epoch", "UInt64", []uint64{number}},
 		{"next_off", "Int64", []int64{next}},
 		{"owners", "Map(String, Int64)", []map[string]int64{now}},
 	})
@@ -168,7 +185,11 @@ func (a *Analytics) Positions(ctx context.Context, topic schemas.Topic, partitio
 	for _, part := range partitions {
 		next[part] = 0
 	}
-	err := a.each(ctx, "read the positions", func(r row) error {
+	number, err := a.openEpoch(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	err = a.each(ctx, "read the positions", func(r row) error {
 		var part uint16
 		var off int64
 		if err := r.Scan(&part, &off); err != nil {
@@ -178,7 +199,7 @@ func (a *Analytics) Positions(ctx context.Context, topic schemas.Topic, partitio
 			next[int32(part)] = off
 		}
 		return nil
-	}, "SELECT part, max(next_off) FROM positions WHERE topic = ? GROUP BY part", string(topic))
+	}, "SELECT part, max(next_off) FROM places WHERE topic = ? AND epoch = ? GROUP BY part", string(topic), number)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +213,11 @@ func (a *Analytics) Gap(ctx context.Context, topic schemas.Topic, part int32, fr
 	p := a.partition(place{topic, part})
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := a.load(ctx, p, place{topic, part}); err != nil {
+	number, err := a.openEpoch(ctx, topic)
+	if err != nil {
+		return err
+	}
+	if err := a.load(ctx, p, place{topic, part}, number); err != nil {
 		return err
 	}
 	from = max(from, p.next)
@@ -202,7 +227,7 @@ func (a *Analytics) Gap(ctx context.Context, topic schemas.Topic, part int32, fr
 	if err := a.insertGap(ctx, topic, part, from, to); err != nil {
 		return err
 	}
-	if err := a.advance(ctx, topic, part, to, p.owners); err != nil {
+	if err := a.advance(ctx, number, topic, part, to, p.owners); err != nil {
 		p.known = false
 		return err
 	}

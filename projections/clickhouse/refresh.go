@@ -78,9 +78,14 @@ GROUP BY app, transport, outcome, repeat, day`,
 // everything, and bound what FINAL reads.
 func (r rollup) statement(mark time.Time) string {
 	when := r.bucket + " IN (SELECT DISTINCT " + r.bucket + " FROM " + r.from + " WHERE " + r.since + ")"
+	return r.write(strings.ReplaceAll(when, "{mark}", "toDateTime("+strconv.FormatInt(max(mark.Add(-overlap).Unix(), 0), 10)+", 'UTC')"))
+}
+
+// write writes the buckets anew that a condition of the source names; it must name whole ones.
+func (r rollup) write(when string) string {
 	return "INSERT INTO " + r.name + " (" + r.columns + ")" + strings.NewReplacer(
 		"{from}", r.from,
-		"{when}", strings.ReplaceAll(when, "{mark}", "toDateTime("+strconv.FormatInt(max(mark.Add(-overlap).Unix(), 0), 10)+", 'UTC')"),
+		"{when}", when,
 	).Replace(r.query) + "\nSETTINGS do_not_merge_across_partitions_select_final = 1"
 }
 
