@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -101,6 +102,37 @@ func newSiteWorld(t *testing.T) *siteWorld {
 	return s
 }
 
+// native asks the native API with a site's key.
+func (s *siteWorld) native(t *testing.T, m bench.Moodle, method, path, body string) bench.Answer {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, m.BaseURL+"/api/v3"+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+m.Key)
+	r.Header.Set("X-Campanile-App", app)
+	r.Header.Set("Content-Type", "application/json")
+	res, err := m.Client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bench.Answer{Status: res.StatusCode, ID: res.Header.Get("X-Campanile-Id"), Body: text}
+}
+
+func (s *siteWorld) nativeBroadcast(t *testing.T, m bench.Moodle, body string) (id string) {
+	t.Helper()
+	a := s.native(t, m, http.MethodPost, "/broadcasts", body)
+	if a.Status != http.StatusAccepted {
+		t.Fatalf("broadcast: %d %s", a.Status, a.Body)
+	}
+	return a.ID
+}
+
 // siteMD5 is the channel that a site's phones name.
 func siteMD5(wwwroot string) string {
 	sum := md5.Sum([]byte(wwwroot))
@@ -152,6 +184,26 @@ func TestOneSiteReachesNothingOfAnother(t *testing.T) {
 		{"no app", "POST", broadcast, jsonLabel, alert(""), map[string]string{"X-AN-APP-NAME": "nosuchapp"}, badRequest},
 		{"two names of apps", "POST", broadcast + "?appname=" + app, jsonLabel, alert(""), map[string]string{"X-AN-APP-NAME": app + "," + app}, badRequest},
 	}
+	// The native API: its own channel is all that a site's key reaches there, too.
+	later := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
+	waits := s.nativeBroadcast(t, s.victim, `{"message":{"text":"later"},"send_at":"`+later+`"}`)
+	notFound := []int{http.StatusNotFound}
+	victims, mine := url.PathEscape(s.own[0].Token), url.PathEscape(s.theirs[0].Token)
+	attacks = append(attacks, []attack{
+		{"v3, its channel", "POST", "/api/v3/broadcasts", jsonLabel, `{"channels":["` + md5 + `"],"message":{"text":"evil"}}`, nil, refused},
+		{"v3, its channels beside its own", "POST", "/api/v3/broadcasts", jsonLabel, `{"channels":["default","` + claim + `"],"message":{"text":"evil"}}`, nil, refused},
+		{"v3, no channel", "POST", "/api/v3/broadcasts", jsonLabel, `{"message":{"text":"evil"}}`, nil, reachesOwn},
+		{"v3, join its channel", "PUT", "/api/v3/channels/" + md5 + "/tokens/" + mine, jsonLabel, "", nil, refused},
+		{"v3, join its claim's channel", "PUT", "/api/v3/channels/" + claim + "/tokens/" + mine, jsonLabel, "", nil, refused},
+		{"v3, take its phone out of its channel", "DELETE", "/api/v3/channels/" + claim + "/tokens/" + victims, "", "", nil, refused},
+		{"v3, delete its phone", "DELETE", "/api/v3/tokens/" + victims, "", "", nil, notFound},
+		{"v3, register into its channel", "PUT", "/api/v3/tokens/evil:v3", jsonLabel, `{"transport":"fcm","channels":["` + md5 + `"]}`, nil, refused},
+		{"v3, cancel its broadcast", "POST", "/api/v3/broadcasts/" + waits + "/cancel", jsonLabel, "", nil, notFound},
+		{"v3, pause its broadcast", "POST", "/api/v3/broadcasts/" + waits + "/pause", jsonLabel, "", nil, notFound},
+		{"v3, slow its broadcast down", "POST", "/api/v3/broadcasts/" + waits + "/rate", jsonLabel, `{"rate":1}`, nil, notFound},
+		{"v3, read its broadcast", "GET", "/api/v3/broadcasts/" + waits, "", "", nil, notFound},
+		{"v3, follow its broadcast", "GET", "/api/v3/broadcasts/" + waits + "/progress", "", "", nil, notFound},
+	}...)
 	for _, p := range append(slices.Clone(s.own), s.claimed...) { // what it says of a token that is not its own is 404, or 200 where it has it too
 		token := url.PathEscape(p.Token)
 		attacks = append(attacks,
@@ -168,6 +220,10 @@ func TestOneSiteReachesNothingOfAnother(t *testing.T) {
 			}
 			r.Header.Set("Content-Type", a.label)
 			r.Header["X-AN-APP-NAME"], r.Header["X-AN-APP-KEY"] = []string{app}, []string{m.Key}
+			if strings.HasPrefix(a.path, "/api/v3/") {
+				r.Header.Set("Authorization", "Bearer "+m.Key)
+				r.Header.Set("X-Campanile-App", app)
+			}
 			for name, value := range a.header {
 				r.Header[name] = []string{value}
 			}
@@ -180,6 +236,10 @@ func TestOneSiteReachesNothingOfAnother(t *testing.T) {
 				t.Errorf("%s: want one of %v, got %d", a.name, a.want, res.StatusCode)
 			}
 		}
+	}
+	// The victim's broadcast waits still, for its own word. What it would have sent does not count below.
+	if got := s.native(t, s.victim, "POST", "/broadcasts/"+waits+"/cancel", ""); got.Status != http.StatusAccepted {
+		t.Errorf("the victim cancels its broadcast: %d %s", got.Status, got.Body)
 	}
 	// Of what was accepted, nothing reached the victim.
 	s.settled(t, time.Minute)
