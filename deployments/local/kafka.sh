@@ -12,6 +12,10 @@
 # Data, pid files and logs are under build/kafka (KAFKA_DIR), the jars under build/kafka/libs. Ports are KAFKA_PORT (19092) and
 # the ones after it, two for each broker, of the loopback address KAFKA_HOST (127.0.0.1). Started twice, also at
 # the same time, it says where the first one is.
+#
+# KAFKA_TLS_PEM, a file with a private key (PKCS #8) and its certificate, adds a listener with TLS and SASL at KAFKA_PORT+8 (and +10, +12),
+# for the user KAFKA_USER (campanile) with KAFKA_PASSWORD, by PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512: KAFKA_SECURE_BROKERS=… is printed
+# too. It holds for data that start makes.
 set -euo pipefail
 
 version=${KAFKA_VERSION:-4.4.0}
@@ -21,15 +25,19 @@ dir=${KAFKA_DIR:-$root/build/kafka}
 port=${KAFKA_PORT:-19092}
 host=${KAFKA_HOST:-127.0.0.1}
 heap=${KAFKA_HEAP:-512m}
+pem=${KAFKA_TLS_PEM:-}
+user=${KAFKA_USER:-campanile}
+password=${KAFKA_PASSWORD:-}
 
 fail() { echo "kafka.sh: $*" >&2; exit 1; }
 
 # Broker n listens on port+2(n-1), and its controller on the next.
 broker_port() { echo $((port + 2 * ($1 - 1))); }
 
+# brokers OF [OFFSET]: where they listen, so far above their first ports.
 brokers() {
   local list='' n
-  for n in $(seq "$1"); do list+="${list:+,}$host:$(broker_port "$n")"; done
+  for n in $(seq "$1"); do list+="${list:+,}$host:$(($(broker_port "$n") + ${2:-0}))"; done
   echo "$list"
 }
 
@@ -100,6 +108,23 @@ log.cleaner.dedupe.buffer.size=16777216
 num.network.threads=2
 num.io.threads=4
 PROPERTIES
+  [[ -z $pem ]] || secure "$p" >>"$dir/$n.properties"
+}
+
+# secure PORT: the settings of a listener with TLS and SASL; of two lines of one setting, the later counts.
+secure() {
+  local sasl=org.apache.kafka.common.security listener=listener.name.sasl_ssl
+  cat <<PROPERTIES
+listeners=PLAINTEXT://$host:$1,SASL_SSL://$host:$(($1 + 8)),CONTROLLER://127.0.0.1:$(($1 + 1))
+advertised.listeners=PLAINTEXT://$host:$1,SASL_SSL://$host:$(($1 + 8))
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL
+$listener.ssl.keystore.type=PEM
+$listener.ssl.keystore.location=$pem
+$listener.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+$listener.plain.sasl.jaas.config=$sasl.plain.PlainLoginModule required user_$user="$password";
+$listener.scram-sha-256.sasl.jaas.config=$sasl.scram.ScramLoginModule required;
+$listener.scram-sha-512.sasl.jaas.config=$sasl.scram.ScramLoginModule required;
+PROPERTIES
 }
 
 launch() {
@@ -108,7 +133,9 @@ launch() {
   local java=(java -Xms256m "-Xmx$heap" -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:ActiveProcessorCount=2
     -Djava.awt.headless=true "-Dlog4j2.configurationFile=$dir/log4j2.properties" -cp "$cp")
   if [[ ! -f $dir/data-$n/meta.properties ]]; then
-    "${java[@]}" kafka.tools.StorageTool format -t "$(cat "$dir/cluster")" -c "$dir/$n.properties" >"$dir/$n.format.log" 2>&1 ||
+    local users=()
+    [[ -z $pem ]] || users=(--add-scram "SCRAM-SHA-256=[name=$user,password=$password]" --add-scram "SCRAM-SHA-512=[name=$user,password=$password]")
+    "${java[@]}" kafka.tools.StorageTool format -t "$(cat "$dir/cluster")" -c "$dir/$n.properties" "${users[@]}" >"$dir/$n.format.log" 2>&1 ||
       fail "format broker $n: see $dir/$n.format.log"
   fi
   # In a session of its own, so that the end of the terminal or of make does not end it; without the lock.
@@ -191,6 +218,7 @@ status() {
     { alive "$n" && answers "$n"; } || { echo 'kafka.sh: not running' >&2; return 1; }
   done
   echo "KAFKA_BROKERS=$(brokers "$(nodes)")"
+  [[ -z $pem ]] || echo "KAFKA_SECURE_BROKERS=$(brokers "$(nodes)" 8)"
 }
 
 case ${1:-} in
