@@ -233,6 +233,8 @@ func BenchmarkSimulator(b *testing.B) {
 				if s.Requests != int64(b.N) || s.Ledger.Repeats != 0 {
 					b.Fatalf("want %d pushes once, got %+v", b.N, s)
 				}
+				b.ReportMetric(float64(s.Peak)/(1<<20), "sim_peak_MB")
+				b.ReportMetric(float64(s.Ledger.Memory)/float64(s.Ledger.Accepted), "ledger_B/push")
 				b.ReportMetric(s.CPUPerRequest, "sim_cpu_us/push")
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "push/s")
 			})

@@ -3,6 +3,7 @@
 package simulator
 
 import (
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,4 +16,16 @@ func processCPU() time.Duration {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// processPeak is the most memory that the process has had, bytes. The kernel of Linux counts in KiB, that of macOS in bytes.
+func processPeak() int64 {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	if runtime.GOOS == "darwin" {
+		return int64(u.Maxrss)
+	}
+	return int64(u.Maxrss) << 10
 }

@@ -61,6 +61,7 @@ type Stats struct {
 	Refused       int64         `json:"connections_refused"`
 	AccessTokens  int64         `json:"access_tokens_issued"`
 	CPUPerRequest float64       `json:"process_cpu_us_per_request"` // of the whole process: the simulator's own only where it runs alone
+	Peak          int64         `json:"process_peak_bytes"`         // the most memory that the process ever had; 0 where the system does not say
 	Answers       []AnswerCount `json:"answers"`
 	// Cut is how many accepted pushes got no answer: by a fault of their own, because their connection broke or because the
 	// client gave up on them. A sender that tries again makes a repeat of each.
@@ -160,7 +161,7 @@ func (s *stats) read(ledger Summary) Stats {
 	out := Stats{
 		SinceUS: s.since.Load() / 1000, Requests: s.requests.Load(), InFlight: s.inFlight.Load(), MaxInFlight: s.maxFlight.Load(),
 		Opened: s.opened.Load(), Open: s.open.Load(), Refused: s.refused.Load(), AccessTokens: s.tokens.Load(), Ledger: ledger,
-		Answers: []AnswerCount{}, Cut: s.cut.Load(), Violations: map[string]int64{},
+		Peak: processPeak(), Answers: []AnswerCount{}, Cut: s.cut.Load(), Violations: map[string]int64{},
 	}
 	for i := range s.delays {
 		upper := "+Inf"
