@@ -46,10 +46,10 @@ func (d *fcmDoor) read(c *conn, project, sendID string, body []byte, p *Push) (v
 	if valid.toToken && !validFCMToken(valid.target) {
 		return false, &fcmProblem{reason: fcmInvalidToken}
 	}
-	*p = Push{Provider: FCM, App: project, Token: valid.target, Priority: valid.priority, Body: body, id: valid.ledgerID(), conn: c.number}
-	if valid.id != "" && validUUID(valid.id) {
-		p.ID = valid.id
-	} else {
+	*p = Push{Provider: FCM, App: project, Token: valid.target, Priority: valid.priority, Body: body, ID: valid.id, conn: c.number}
+	var given bool
+	if p.id, given = parseUUID(valid.id); !given {
+		p.id = valid.ledgerID()
 		p.ID = string(appendUUID(nil, p.id))
 	}
 	if !valid.toToken {
@@ -60,11 +60,6 @@ func (d *fcmDoor) read(c *conn, project, sendID string, body []byte, p *Push) (v
 		p.Expiration = &seconds
 	}
 	return valid.validateOnly, nil
-}
-
-func validUUID(s string) bool {
-	_, ok := parseUUID(s)
-	return ok
 }
 
 // fill makes the answer to a push that the core has decided.

@@ -237,12 +237,20 @@ func validFCMToken(token string) bool {
 		return false
 	}
 	for i := range len(token) {
-		c := token[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-_:.*", rune(c)) {
+		if !fcmTokenBytes[token[i]] {
 			return false
 		}
 	}
 	return true
+}
+
+var fcmTokenBytes = allowBytes("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_:.*") //nolint:gochecknoglobals // a table
+
+func allowBytes(allowed string) (table [256]bool) {
+	for i := range len(allowed) {
+		table[allowed[i]] = true
+	}
+	return table
 }
 
 // ledgerID makes the 16 bytes of the ledger: a UUID's own, or a hash of another id, or of the content.

@@ -62,7 +62,7 @@ const (
 // The servers of pushes. Both decide by the same code and keep the same ledger.
 const (
 	ServerFrames  = "frames"  // works on HTTP/2's frames: for measuring, and for every fault
-	ServerNetHTTP = "nethttp" // Go's own server: the reference for the other, at twenty times the CPU
+	ServerNetHTTP = "nethttp" // Go's own server: the reference for the other, at more than ten times the CPU
 )
 
 // Limits of the servers. A peer may hold a connection for days, as with the providers.
