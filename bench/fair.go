@@ -69,6 +69,8 @@ func (h *harness) fair(ctx context.Context) (rows []Row, err error) {
 		}
 		h.say("round %d  with the broadcast p50 %.1f ms p99 %.1f ms of %d; beside as much CPU p50 %.1f ms p99 %.1f ms of %d", i+1,
 			a.quantile(0.5), a.quantile(0.99), len(a.waits), b.quantile(0.5), b.quantile(0.99), len(b.waits))
+		h.say("         of it at the provider p50 %.1f ms p99 %.1f ms; p50 %.1f ms p99 %.1f ms",
+			quantile(a.answers, 0.5), quantile(a.answers, 0.99), quantile(b.answers, 0.5), quantile(b.answers, 0.99))
 		p99s, p50s = append(p99s, a.quantile(0.99)), append(p50s, a.quantile(0.5))
 		baseP99s, baseP50s = append(baseP99s, b.quantile(0.99)), append(baseP50s, b.quantile(0.5))
 		ratios = append(ratios, a.quantile(0.99)/b.quantile(0.99))
@@ -83,13 +85,16 @@ type span struct {
 	fromUS, toUS int64
 	sent         int
 	waits        []float64 // ms, sorted
+	answers      []float64 // of them at the provider, ms, sorted
 }
 
 func (s *span) wall() time.Duration { return time.Duration(s.toUS-s.fromUS) * time.Microsecond }
 
-// quantile of what there is, at least one; the nearest rank.
-func (s *span) quantile(q float64) float64 {
-	return s.waits[min(int(q*float64(len(s.waits))), len(s.waits)-1)]
+func (s *span) quantile(q float64) float64 { return quantile(s.waits, q) }
+
+// quantile of sorted values, at least one; the nearest rank.
+func quantile(sorted []float64, q float64) float64 {
+	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
 }
 
 // direct asks for a push each directEvery until work returns, and for fairLeast at least.
@@ -198,7 +203,7 @@ func (u *runningUp) waitsOf(ctx context.Context, spans []*span) error {
 		want, got := 0, 0
 		for i := range spans {
 			want += spans[i].sent
-			spans[i].waits = spans[i].waits[:0]
+			spans[i].waits, spans[i].answers = spans[i].waits[:0], spans[i].answers[:0]
 		}
 		err := replay(ctx, u.log, func(r schemas.Record) error {
 			if r.Type() != pushv1.EventType_EVENT_TYPE_DELIVERY_FINISHED {
@@ -211,6 +216,7 @@ func (u *runningUp) waitsOf(ctx context.Context, spans []*span) error {
 			for i := range spans {
 				if s := spans[i]; e.RequestedAtUs >= s.fromUS && e.RequestedAtUs <= s.toUS {
 					s.waits = append(s.waits, float64(e.FinishedAtUs-e.RequestedAtUs)/1000)
+					s.answers = append(s.answers, float64(e.LatencyUs)/1000)
 					got++
 				}
 			}
@@ -220,6 +226,7 @@ func (u *runningUp) waitsOf(ctx context.Context, spans []*span) error {
 	})
 	for i := range spans {
 		slices.Sort(spans[i].waits)
+		slices.Sort(spans[i].answers)
 	}
 	return err
 }
