@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -539,6 +540,55 @@ func TestRefusedCredentialsParkTheAppAndNewOnesFreeIt(t *testing.T) {
 		}
 		if n := len(b.opened); n != 3 {
 			t.Errorf("want a provider for each credentials, got %d", n)
+		}
+	})
+}
+
+// TestAParkedAppWithManySendsDelaysNobody: its sends pass by without an attempt, and come back once it has new credentials.
+func TestAParkedAppWithManySendsDelaysNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const many = 20_000
+		b := newBench(t, schemas.Bulk, nil)
+		defer b.sender.Close()
+		b.credentials("broken")
+		b.credentials("sound")
+		id := schemas.NewID()
+		b.tell(func(out *schemas.Out) { out.BroadcastRequested(request(id, "broken", "to everybody")) })
+		other := schemas.NewID()
+		b.tell(func(out *schemas.Out) { out.BroadcastRequested(request(other, "sound", "to one")) })
+		b.provider.answer = apns(403, "InvalidProviderToken")
+		b.deliver(t.Context(), b.bulk(0, id, "broken", "first"))
+		synctest.Wait()
+		for i := range int64(many) {
+			b.deliver(t.Context(), b.bulk(1+i, id, "broken", fmt.Sprint(i)))
+		}
+		b.provider.answer = yes
+		began := time.Now()
+		b.deliver(t.Context(), b.bulk(many+1, other, "sound", "aa"))
+		synctest.Wait()
+		if got := b.done.finished(many + 1); got.Outcome != pushv1.Outcome_OUTCOME_ACCEPTED || time.Since(began) > 0 {
+			t.Errorf("want the other app served at once, got %+v after %s", got, time.Since(began))
+		}
+		if n := len(b.provider.pushed()); n != 2 {
+			t.Errorf("want one push of the broken app and one of the sound, got %d", n)
+		}
+		back, e := b.retryOf(many, many+2)
+		if back.Topic != "retries.apns.bulk.4" || e.Attempt != 0 {
+			t.Errorf("want its sends parked without an attempt, got %+v in %s", e, back.Topic)
+		}
+		time.Sleep(45 * time.Second) //nolint:forbidigo // the bubble's clock
+		if due := b.sender.NotBefore(back); due <= time.Now().UnixMicro() {
+			t.Error("want so many looked at more seldom than every 30 s")
+		}
+		b.credentials("broken")
+		if due := b.sender.NotBefore(back); due > time.Now().UnixMicro() {
+			t.Error("want a look at once after new credentials")
+		}
+		b.deliver(t.Context(), back)
+		synctest.Wait()
+		if got := b.done.finished(many + 2); got.Outcome != pushv1.Outcome_OUTCOME_ACCEPTED {
+			t.Errorf("want it accepted then, got %+v", got)
 		}
 	})
 }
