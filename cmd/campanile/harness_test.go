@@ -188,6 +188,7 @@ func (w *world) env(extra ...string) []string {
 		"CAMPANILE_APNS_HOST=" + w.sim.APNS, "CAMPANILE_APNS_SANDBOX_HOST=" + w.sim.Sandbox, "CAMPANILE_APNS_CA=" + w.sim.CA,
 		"CAMPANILE_FCM_ENDPOINT=" + w.sim.FCM, "CAMPANILE_FCM_CA=" + w.sim.CA,
 		"CAMPANILE_SENDERS_TIERS=1s,2s,3s,1s",
+		"CAMPANILE_SENDERS_FCM_RAMP=0s", // a minute for each broadcast
 	}
 	if w.real != nil {
 		env = append(env, w.real.environment...)
