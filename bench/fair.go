@@ -86,6 +86,7 @@ type span struct {
 	sent         int
 	waits        []float64 // ms, sorted
 	answers      []float64 // of them at the provider, ms, sorted
+	firsts       []float64 // ms, sorted: of small broadcasts, until they were expanded
 }
 
 func (s *span) wall() time.Duration { return time.Duration(s.toUS-s.fromUS) * time.Microsecond }
@@ -99,9 +100,21 @@ func quantile(sorted []float64, q float64) float64 {
 
 // direct asks for a push each directEvery until work returns, and for fairLeast at least.
 func (u *runningUp) direct(ctx context.Context, work func(ctx context.Context) error) (s span, err error) {
+	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(64)}
+	return openLoop(ctx, directEvery, func(ctx context.Context, i int) error {
+		phone := MakePhone("bench", i%u.h.Devices)
+		answer, err := moodle.Push(ctx, phone.Token, phone.Platform, "Room 12 has moved")
+		if err == nil {
+			err = answer.expect(202, "push")
+		}
+		return err
+	}, work)
+}
+
+// openLoop asks at each tick of every, without waiting for answers, until work returns, and for fairLeast at least.
+func openLoop(ctx context.Context, every time.Duration, ask func(ctx context.Context, i int) error, work func(ctx context.Context) error) (s span, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(64)}
 	failed := newFirstError()
 	var requests, working sync.WaitGroup
 	done := make(chan struct{})
@@ -110,21 +123,15 @@ func (u *runningUp) direct(ctx context.Context, work func(ctx context.Context) e
 		defer close(done)
 		failed.set(work(ctx))
 	})
-	tick := time.NewTicker(directEvery)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	least := time.After(fairLeast)
 	for over, ended := false, done; !over || ended != nil; {
 		select {
 		case <-tick.C:
-			phone := MakePhone("bench", s.sent%u.h.Devices)
+			i := s.sent
 			s.sent++
-			requests.Go(func() { // open loop: a slow answer delays none behind it
-				answer, err := moodle.Push(ctx, phone.Token, phone.Platform, "Room 12 has moved")
-				if err == nil {
-					err = answer.expect(202, "push")
-				}
-				failed.set(err)
-			})
+			requests.Go(func() { failed.set(ask(ctx, i)) }) // a slow answer delays none behind it
 		case <-least:
 			over = true
 		case <-ended:
@@ -146,18 +153,7 @@ func (u *runningUp) direct(ctx context.Context, work func(ctx context.Context) e
 // directWhileBroadcasting also returns how many cores the pipeline and the simulator used.
 func (u *runningUp) directWhileBroadcasting(ctx context.Context) (s span, cores float64, err error) {
 	s, err = u.direct(ctx, func(ctx context.Context) error {
-		used := func() (sum time.Duration, err error) {
-			parts, err := u.cpu()
-			if err != nil {
-				return 0, err
-			}
-			sum, err = processCPU(u.p.child.pid())
-			for _, part := range parts {
-				sum += part
-			}
-			return sum, err
-		}
-		before, err := used()
+		before, err := u.used()
 		if err != nil {
 			return err
 		}
@@ -174,7 +170,7 @@ func (u *runningUp) directWhileBroadcasting(ctx context.Context) (s span, cores 
 		if _, err := u.endOf(ctx, id); err != nil {
 			return err
 		}
-		after, err := used()
+		after, err := u.used()
 		cores = (after - before).Seconds() / time.Since(began).Seconds()
 		return err
 	})

@@ -33,7 +33,7 @@ func TestEveryPromisedFigureHasABenchmark(t *testing.T) {
 		"append/kfake/ratio", "transform/kfake/ratio", "deliver/kfake/ratio", "router/kfake/ratio", "ingest/push/ratio", "fair/direct_p99",
 		"sender/apns/0ms/200B/stock/cpu_us", "sender/fcm/0ms/200B/stock/cpu_us", "pipeline/embedded/1M/cpu_us",
 		"sender/apns/50ms/4KB/h2/rss_mb", "sender/fcm/20ms/200B/floor/rate", "sender/apns/0ms/200B/library/cpu_us", "sender/fcm/50ms/200B/h2/little",
-		"sender/memory/apns/10M/rss_mb",
+		"sender/memory/apns/10M/rss_mb", "broadcast/small/p99_ratio",
 	} {
 		if !have[want] {
 			t.Errorf("no benchmark gives %s", want)

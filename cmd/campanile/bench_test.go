@@ -14,7 +14,7 @@ func TestEveryBenchmarkRuns(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "bench.json")
 	// Of the senders' grid only a corner, since each of its clients is a process.
-	run := start(t, nil, "bench", "--only", "^(append|transform|deliver|router|ingest|tls|pipeline)/|/0ms/200B/|fcm/50ms/4KB|memory/apns", "--rounds", "1", "--scale", "0.0001", "--devices", "300", "--dir", dir, "--out", file)
+	run := start(t, nil, "bench", "--only", "^(append|transform|deliver|router|ingest|tls|pipeline|fair|broadcast)/|/0ms/200B/|fcm/50ms/4KB|memory/apns", "--rounds", "1", "--scale", "0.0001", "--devices", "300", "--dir", dir, "--out", file)
 	select {
 	case <-run.ended:
 	case <-time.After(5 * time.Minute): // it starts some twenty processes, with the race detector
@@ -49,6 +49,7 @@ func TestEveryBenchmarkRuns(t *testing.T) {
 		"sender/fcm/50ms/4KB/h2/little", "sender/fcm/50ms/4KB/floor/rss_mb", "sender/memory/apns/10M/rss_mb",
 		"sender/apns/0ms/200B/h2/cpu_us", "sender/fcm/0ms/200B/h2/cpu_us", "pipeline/embedded/300/cpu_us",
 		"fair/direct_p99", "fair/direct_p50", "fair/direct_p99/ratio",
+		"broadcast/small/p99", "broadcast/small/p50", "broadcast/small/p99_ratio",
 	} {
 		if !have[want] {
 			t.Errorf("%s is missing", want)

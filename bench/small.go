@@ -1,0 +1,246 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/campanile-push/campanile/schemas"
+	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
+)
+
+// The figures of the benchmark of small broadcasts.
+const (
+	smallP99   = "broadcast/small/p99"
+	smallP50   = "broadcast/small/p50"
+	smallRatio = "broadcast/small/p99_ratio"
+)
+
+const (
+	smallBroadcasts = 1000
+	smallDevices    = 10
+	smallChannels   = 100
+	smallPrefix     = "small-"
+	smallEvery      = 10 * time.Millisecond
+)
+
+// small measures broadcasts to a handful of devices, 100 a second and 1,000 in all, while one goes to every device, and again while a
+// process that only burns CPU uses as much of it. They are of one app, which is the harder case. From the request to the last
+// provider's answer, as the log has it.
+func (h *harness) small(ctx context.Context) (rows []Row, err error) {
+	p, err := h.newProvider(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.child.end()) }()
+	up, err := h.startUp(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, up.stop()) }()
+	if err := up.load(ctx); err != nil {
+		return nil, err
+	}
+	if err := up.loadSmall(ctx); err != nil {
+		return nil, err
+	}
+	n := h.scaled(smallBroadcasts)
+	var ratios, p99s, p50s, baseP99s, baseP50s []float64
+	for round := range h.Rounds {
+		busy, cores, err := up.smallBeside(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		quiet, err := up.smallAlone(ctx, n, cores)
+		if err != nil {
+			return nil, err
+		}
+		h.say("round %d  beside the large one %s; beside as much CPU (%.1f cores) %s", round+1, busy.told(), cores, quiet.told())
+		p99s, p50s = append(p99s, busy.quantile(0.99)), append(p50s, busy.quantile(0.5))
+		baseP99s, baseP50s = append(baseP99s, quiet.quantile(0.99)), append(baseP50s, quiet.quantile(0.5))
+		ratios = append(ratios, busy.quantile(0.99)/quiet.quantile(0.99))
+	}
+	ratio := row(smallRatio, "ratio", ratios, nil)
+	ratio.Baseline, ratio.Ratio = 1, ratio.Value
+	return []Row{ratio, row(smallP99, "ms", p99s, baseP99s), row(smallP50, "ms", p50s, baseP50s)}, nil
+}
+
+// told is a span of small broadcasts: of each figure, how much went by before its expansion.
+func (s *span) told() string {
+	expanded := span{waits: s.firsts}
+	return fmt.Sprintf("p50 %.1f ms (%.1f until expanded) p99 %.1f ms (%.1f)", s.quantile(0.5), expanded.quantile(0.5), s.quantile(0.99), expanded.quantile(0.99))
+}
+
+func smallChannel(i int) string { return fmt.Sprintf("%s%d", smallPrefix, i%smallChannels) }
+
+// loadSmall registers the devices of the small channels.
+func (u *runningUp) loadSmall(ctx context.Context) error {
+	return u.log.Append(ctx, func(out *schemas.Out) {
+		for i := range smallChannels * smallDevices {
+			p := MakePhone("small", i)
+			d := p.device()
+			out.TokenRegistered(&pushv1.TokenRegistered{
+				App: app, Transport: d.Transport, Token: p.Token, Platform: p.Platform, RegisteredAtUs: 1_780_000_000_000_000,
+			})
+			out.ChannelSubscribed(&pushv1.ChannelSubscribed{
+				App: app, Transport: d.Transport, Token: p.Token, Channel: smallChannel(i), SubscribedAtUs: 1_780_000_000_000_000,
+			})
+		}
+	})
+}
+
+// ask sends n small broadcasts while work goes on, and reads how long each took.
+func (u *runningUp) ask(ctx context.Context, n int, work func(ctx context.Context, asked <-chan struct{}) error) (span, error) {
+	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(64)}
+	asked := make(chan struct{})
+	s, err := openLoop(ctx, smallEvery, func(ctx context.Context, i int) error {
+		if i >= n {
+			return nil // work is about to end
+		}
+		if i == n-1 {
+			defer close(asked)
+		}
+		_, err := moodle.Broadcast(ctx, smallChannel(i), "Room 12 has moved")
+		return err
+	}, func(ctx context.Context) error { return work(ctx, asked) })
+	if err != nil {
+		return s, err
+	}
+	s.sent = n
+	return s, u.smallWaits(ctx, &s)
+}
+
+// smallBeside asks while broadcasts go to every device, one after the other until all is asked. It returns how many cores the pipeline and
+// the simulator used.
+func (u *runningUp) smallBeside(ctx context.Context, n int) (s span, cores float64, err error) {
+	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
+	s, err = u.ask(ctx, n, func(ctx context.Context, asked <-chan struct{}) error {
+		began := time.Now()
+		before, err := u.used()
+		if err != nil {
+			return err
+		}
+		for over := false; !over; {
+			text, err := moodle.Broadcast(ctx, siteChannel, payload().Body)
+			if err != nil {
+				return err
+			}
+			id, err := schemas.ParseID(text)
+			if err != nil {
+				return err
+			}
+			if _, err := u.endOf(ctx, id); err != nil {
+				return err
+			}
+			select {
+			case <-asked:
+				over = true
+			default:
+			}
+		}
+		after, err := u.used()
+		cores = (after - before).Seconds() / time.Since(began).Seconds()
+		return err
+	})
+	return s, cores, err
+}
+
+// used is the CPU time of the pipeline, its engine and the simulator.
+func (u *runningUp) used() (sum time.Duration, err error) {
+	parts, err := u.cpu()
+	if err != nil {
+		return 0, err
+	}
+	sum, err = processCPU(u.p.child.pid())
+	for _, part := range parts {
+		sum += part
+	}
+	return sum, err
+}
+
+// smallAlone asks while so many cores are burnt.
+func (u *runningUp) smallAlone(ctx context.Context, n int, cores float64) (span, error) {
+	return u.ask(ctx, n, func(ctx context.Context, asked <-chan struct{}) error {
+		var ready struct{}
+		burner, err := u.h.startChild(ctx, roleBurner, order{Burn: cores}, &ready)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-asked:
+		case <-ctx.Done():
+		}
+		return burner.end()
+	})
+}
+
+// smallWaits reads from the log how long each small broadcast of a span took, once all have ended.
+func (u *runningUp) smallWaits(ctx context.Context, s *span) error {
+	ctx, cancel := context.WithTimeout(ctx, pipelinePatience)
+	defer cancel()
+	type small struct {
+		requestedUS, expandedUS, lastUS int64
+		finished                        int
+	}
+	return poll(ctx, 200*time.Millisecond, func() (bool, error) {
+		all := map[schemas.ID]*small{}
+		err := replay(ctx, u.log, func(r schemas.Record) error {
+			if r.Type() != pushv1.EventType_EVENT_TYPE_BROADCAST_REQUESTED {
+				return nil
+			}
+			var e pushv1.BroadcastRequested
+			if err := r.Into(&e); err != nil {
+				return err
+			}
+			if e.RequestedAtUs >= s.fromUS && e.RequestedAtUs <= s.toUS && strings.HasPrefix(e.Channels[0], smallPrefix) {
+				all[schemas.IDFrom(e.BroadcastId)] = &small{requestedUS: e.RequestedAtUs}
+			}
+			return nil
+		}, schemas.Broadcasts)
+		if err != nil {
+			return false, err
+		}
+		err = replay(ctx, u.log, func(r schemas.Record) error {
+			event, err := r.Event()
+			if e, ok := event.(*pushv1.CursorMoved); ok && e.PageEmitted > 0 {
+				if b := all[schemas.IDFrom(e.BroadcastId)]; b != nil {
+					b.expandedUS = max(b.expandedUS, e.MovedAtUs)
+				}
+			}
+			return err
+		}, schemas.Expansions)
+		if err != nil {
+			return false, err
+		}
+		var e pushv1.DeliveryFinished
+		err = replay(ctx, u.log, func(r schemas.Record) error {
+			if r.Type() != pushv1.EventType_EVENT_TYPE_DELIVERY_FINISHED {
+				return nil
+			}
+			if err := r.Into(&e); err != nil {
+				return err
+			}
+			if b := all[schemas.IDFrom(e.BroadcastId)]; b != nil {
+				b.finished++
+				b.lastUS = max(b.lastUS, e.FinishedAtUs)
+			}
+			return nil
+		}, schemas.Deliveries)
+		if err != nil {
+			return false, err
+		}
+		s.waits, s.firsts = s.waits[:0], s.firsts[:0]
+		for _, b := range all {
+			s.firsts = append(s.firsts, float64(b.expandedUS-b.requestedUS)/1000)
+			if b.finished == smallDevices {
+				s.waits = append(s.waits, float64(b.lastUS-b.requestedUS)/1000)
+			}
+		}
+		slices.Sort(s.waits)
+		slices.Sort(s.firsts)
+		return len(s.waits) == s.sent, nil
+	})
+}
