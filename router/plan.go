@@ -48,7 +48,7 @@ func (d *drive) consider(b *broadcast, nowUS int64) {
 	if len(o.cursors) == 0 || o.done() {
 		return
 	}
-	p := b.pace(r, nowUS)
+	p, express := b.pace(r, nowUS), b.express()
 	rate := p.rate / float64(max(left, 1))
 	for i := range o.cursors {
 		c := &o.cursors[i]
@@ -61,7 +61,7 @@ func (d *drive) consider(b *broadcast, nowUS int64) {
 		}
 		d.candidates = append(d.candidates, candidate{
 			broadcast: o, cursor: c, closing: closing, paused: b.paused, expires: r.ExpiresAtUs,
-			notBefore: notBefore, slice: slice(rate), lane: lanes[c.slot], turns: [3]uint64{d.appTurns[b.app], o.turn, c.turn},
+			notBefore: notBefore, slice: slice(rate), lane: lanes[c.slot], express: express, turns: [3]uint64{d.appTurns[b.app], o.turn, c.turn},
 		})
 	}
 }

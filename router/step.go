@@ -17,6 +17,8 @@ type candidate struct {
 	// slice is the most that its broadcast's own rate lets a page hold; zero: no rate of its own.
 	slice int
 	lane  *laneView
+	// express: its audience is so small that it need not wait for the lead of the others.
+	express bool
 	// turns: when its app, its broadcast and itself had their last page, as running numbers; lower is longer ago.
 	turns [3]uint64
 }
@@ -34,6 +36,28 @@ type laneView struct {
 func (l *laneView) pageSize(limits pageLimits) int {
 	share := l.lead / int64(max(l.runnable, 4))
 	return int(min(max(share, int64(limits.least)), int64(limits.most)))
+}
+
+// has reports whether a page has room in the lead; small audiences have half a lead more, so that they wait for nobody but each other.
+func (l *laneView) has(limit int64, express bool) bool {
+	lead := l.lead
+	if express {
+		lead += lead / 2
+	}
+	return l.outstanding == 0 || l.outstanding+limit <= lead
+}
+
+// expressAudience is the largest audience of which a broadcast is small.
+const expressAudience = 1000
+
+// express reports whether a broadcast is small: it says so itself, and has emitted no more than that.
+func (b *broadcast) express() bool {
+	n := b.request().GetAudienceEstimate()
+	emitted := int64(0)
+	for i := range slots {
+		emitted += b.emitted[i]
+	}
+	return n > 0 && n <= expressAudience && emitted <= 2*expressAudience
 }
 
 type pageLimits struct{ least, most int }
@@ -79,7 +103,10 @@ func nextStep(candidates []candidate, nowUS int64, limits pageLimits) step {
 		if c.slice > 0 {
 			limit = min(limit, c.slice)
 		}
-		if c.lane.outstanding > 0 && c.lane.outstanding+int64(limit) > c.lane.lead {
+		if c.express {
+			limit = min(limit, expressAudience)
+		}
+		if !c.lane.has(int64(limit), c.express) {
 			continue
 		}
 		if next.kind == stepWait || earlier(c.turns, candidates[next.index].turns) {

@@ -23,7 +23,13 @@ func TestNextStepPassesOverWhatWaits(t *testing.T) {
 		"the nearest time":     {[]candidate{{lane: free(), notBefore: now + 9}, {lane: free(), notBefore: now + 5}}, step{wakeAt: now + 5}},
 		"too far ahead":        {[]candidate{{lane: full()}}, step{wakeAt: never}},
 		"another app may pass": {[]candidate{{lane: full()}, {lane: free()}}, step{kind: stepPage, index: 1, limit: 5_000, wakeAt: never}},
-		"its own rate":         {[]candidate{{lane: free(), slice: 7}}, step{kind: stepPage, limit: 7, wakeAt: never}},
+		"a small one passes the lead": {
+			[]candidate{{lane: full()}, {lane: full(), express: true}}, step{kind: stepPage, index: 1, limit: 1_000, wakeAt: never},
+		},
+		"until half as much is out again": {
+			[]candidate{{lane: &laneView{lead: 20_000, runnable: 4, outstanding: 29_500}, express: true}}, step{wakeAt: never},
+		},
+		"its own rate": {[]candidate{{lane: free(), slice: 7}}, step{kind: stepPage, limit: 7, wakeAt: never}},
 		"cancelled while paused and ahead": {
 			[]candidate{{lane: full(), paused: true}, {lane: full(), paused: true, closing: true}}, step{kind: stepClose, index: 1},
 		},
