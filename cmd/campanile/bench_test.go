@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/campanile-push/campanile/eventlog/logtest"
+	"github.com/campanile-push/campanile/projections/chdbtest"
 )
 
 // TestEveryBenchmarkRuns at the smallest size. What it measures means nothing.
@@ -14,7 +17,42 @@ func TestEveryBenchmarkRuns(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "bench.json")
 	// Of the senders' grid only a corner, since each of its clients is a process.
-	run := start(t, nil, "bench", "--only", "^(append|transform|deliver|router|ingest|tls|pipeline|fair|broadcast)/|/0ms/200B/|fcm/50ms/4KB|memory/apns", "--rounds", "1", "--scale", "0.0001", "--devices", "300", "--dir", dir, "--out", file)
+	rows := benched(t, dir, file, "--only", "/kfake/|^(ingest|tls|fair|broadcast|pipeline/embedded)/|/0ms/200B/|fcm/50ms/4KB|memory/apns")
+	for _, want := range []string{
+		"append/kfake/ratio", "append/batch/kfake/ratio", "transform/kfake/ratio", "deliver/kfake/ratio", "router/kfake/ratio", "router/memory/kfake/ratio",
+		"ingest/push/ratio", "tls/fresh/ratio", "tls/fresh/resumed/ratio", "tls/fresh/http1/ratio", "tls/fresh/p99_ms", "tls/fresh/stall/max_ms",
+		"sender/apns/0ms/200B/stock/cpu_us", "sender/fcm/0ms/200B/stock/cpu_us", "sender/apns/0ms/200B/floor/rate", "sender/fcm/0ms/200B/library/cpu_us",
+		"sender/fcm/50ms/4KB/h2/little", "sender/fcm/50ms/4KB/floor/rss_mb", "sender/memory/apns/10M/rss_mb",
+		"sender/apns/0ms/200B/h2/cpu_us", "sender/fcm/0ms/200B/h2/cpu_us", "pipeline/embedded/300/cpu_us",
+		"fair/direct_p99", "fair/direct_p50", "fair/direct_p99/ratio",
+		"broadcast/small/p99", "broadcast/small/p50", "broadcast/small/p99_ratio",
+	} {
+		if !rows[want] {
+			t.Errorf("%s is missing", want)
+		}
+	}
+}
+
+// TestBenchmarksRunOnRealEngines is TestEveryBenchmarkRuns on Kafka, PostgreSQL and ClickHouse's engine.
+func TestBenchmarksRunOnRealEngines(t *testing.T) {
+	t.Parallel()
+	logtest.Kafka(t)
+	chdbtest.Library(t)
+	clusterSlot <- struct{}{}
+	t.Cleanup(func() { <-clusterSlot })
+	dir := t.TempDir()
+	rows := benched(t, dir, filepath.Join(dir, "bench.json"), "--only", "^(router|pipeline)/kafka/", "--scripts", filepath.Join("..", "..", "deployments", "local"))
+	for _, want := range []string{"router/kafka/ratio", "router/kafka/rate", "pipeline/kafka/300/cpu_us", "pipeline/kafka/300/rate", "pipeline/kafka/300/rss_mb"} {
+		if !rows[want] {
+			t.Errorf("%s is missing", want)
+		}
+	}
+}
+
+// benched runs benchmarks at the smallest size, and returns which figures they made.
+func benched(t *testing.T, dir, file string, flags ...string) map[string]bool {
+	t.Helper()
+	run := start(t, nil, append([]string{"bench", "--rounds", "1", "--scale", "0.0001", "--devices", "300", "--dir", dir, "--out", file}, flags...)...)
 	select {
 	case <-run.ended:
 	case <-time.After(5 * time.Minute): // it starts some twenty processes, with the race detector
@@ -42,19 +80,7 @@ func TestEveryBenchmarkRuns(t *testing.T) {
 			t.Errorf("want a figure of one round, got %+v", r)
 		}
 	}
-	for _, want := range []string{
-		"append/kfake/ratio", "append/batch/kfake/ratio", "transform/kfake/ratio", "deliver/kfake/ratio", "router/kfake/ratio", "router/memory/kfake/ratio",
-		"ingest/push/ratio", "tls/fresh/ratio", "tls/fresh/resumed/ratio", "tls/fresh/http1/ratio", "tls/fresh/p99_ms", "tls/fresh/stall/max_ms",
-		"sender/apns/0ms/200B/stock/cpu_us", "sender/fcm/0ms/200B/stock/cpu_us", "sender/apns/0ms/200B/floor/rate", "sender/fcm/0ms/200B/library/cpu_us",
-		"sender/fcm/50ms/4KB/h2/little", "sender/fcm/50ms/4KB/floor/rss_mb", "sender/memory/apns/10M/rss_mb",
-		"sender/apns/0ms/200B/h2/cpu_us", "sender/fcm/0ms/200B/h2/cpu_us", "pipeline/embedded/300/cpu_us",
-		"fair/direct_p99", "fair/direct_p50", "fair/direct_p99/ratio",
-		"broadcast/small/p99", "broadcast/small/p50", "broadcast/small/p99_ratio",
-	} {
-		if !have[want] {
-			t.Errorf("%s is missing", want)
-		}
-	}
+	return have
 }
 
 func TestBenchSaysWhatItDoesNotKnow(t *testing.T) {

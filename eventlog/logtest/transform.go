@@ -435,9 +435,14 @@ func testLostPlace(t *testing.T, b *bench) {
 	if n := len(h.counts()); n != 0 {
 		t.Errorf("a group without offsets handled %d records", n)
 	}
+	placed := make(chan error, 1)
+	go func() { placed <- b.log.AwaitPlace(t.Context(), schemas.GroupDirectRouter) }()
 	done, err := b.log.ResetGroup(t.Context(), schemas.GroupDirectRouter, eventlog.ResetMissing)
 	if err != nil || len(done) != Partitions {
 		t.Fatalf("want %d partitions reset, got %v, %v", Partitions, done, err)
+	}
+	if err := <-placed; err != nil {
+		t.Errorf("after the reset the group has a place again: %v", err)
 	}
 	run(t, func(ctx context.Context) error { return b.log.RunTransform(ctx, direct(false), h) })
 	eventually(t, "the group is at the end", func() bool { return b.lag(t, schemas.GroupDirectRouter, schemas.Notifications) == 0 })
