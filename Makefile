@@ -77,6 +77,10 @@ chaos: build ## kill, stop and cut off every part under load on three brokers, a
 proofs: ## run the end-to-end proofs in full size: hours (ONLY=regexp for some of them)
 	CAMPANILE_PROOFS=1 go test -count 1 -timeout 12h -run '$(ONLY)' ./cmd/campanile
 
+.PHONY: faults
+faults: ## push FAULT_PUSHES (1000000) through a sender under every fault of a provider, each alone and all mixed, and count
+	CAMPANILE_FAULT_PUSHES=$${FAULT_PUSHES:-1000000} go test -count=1 -v -timeout 6h -run TestNoFaultLosesAPush ./bench
+
 .PHONY: bench
 bench: build ## measure, as ratios in one run, into build/bench.json (ONLY=regexp for a part)
 	build/campanile bench --out build/bench.json --only '$(ONLY)'

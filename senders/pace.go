@@ -12,6 +12,7 @@ const (
 	rise         = 0.05  // of the limit, a second, after a fall
 	slowRise     = 0.005 // near the rate that was refused last
 	downAfter    = 20    // unavailable answers in a row
+	brokenWeight = 5     // of those, a connection that broke
 	leastPause   = time.Second
 	longestPause = 30 * time.Second
 	rampStart    = 0.05 // of the limit: what may start at once after a silence
@@ -49,7 +50,8 @@ type pacer struct {
 	slotUS        int64 // the turn of the last send that was put off
 	pausedUntilUS int64
 	pausedBy      Limit
-	failures      int // unavailable answers in a row
+	failures      int   // unavailable answers in a row
+	brokenUS      int64 // when pushes ended without an answer last: what is seen together counts once
 	pause         time.Duration
 }
 
@@ -218,7 +220,14 @@ func (p *pacer) reached(r Result, nowUS int64) bool {
 		p.failures, p.pause = 0, 0
 		return false
 	}
-	p.failures++
+	weight := 1
+	if r.Status == 0 { // a connection that breaks takes all its pushes with it: they are one sign, and a greater one
+		if nowUS == p.brokenUS {
+			return false
+		}
+		p.brokenUS, weight = nowUS, brokenWeight
+	}
+	p.failures += weight
 	if p.failures < downAfter || nowUS < p.pausedUntilUS {
 		return false
 	}

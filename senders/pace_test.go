@@ -133,7 +133,7 @@ func TestRetryAfterPausesAndTurnsComeAtTheRate(t *testing.T) {
 func TestUnavailableInARowMakesLongerPauses(t *testing.T) {
 	t.Parallel()
 	var p pacer
-	now, down := second, Result{Verdict: Verdict{unavailable, 0}}
+	now, down := second, Result{Verdict: Verdict{unavailable, 0}, Status: 503}
 	for range downAfter - 1 {
 		if p.reached(down, now) {
 			t.Fatal("want no pause yet")
@@ -218,5 +218,22 @@ func BenchmarkPacing(b *testing.B) {
 		a.learn(r, at, at)
 		a.gradient.observe(r, at, at, a.limit)
 		a.flood.observe(false, at, floodLeast, floodShare)
+	}
+}
+
+// TestABrokenConnectionIsOneSign: hundreds of pushes end with it at once, and the next connection is a moment away.
+func TestABrokenConnectionIsOneSign(t *testing.T) {
+	t.Parallel()
+	var p pacer
+	broken := Result{Verdict: Verdict{unavailable, 0}, Reason: ReasonNetwork}
+	for n := range int64(downAfter/brokenWeight - 1) {
+		for range 900 {
+			if p.reached(broken, second+n) {
+				t.Fatalf("want no pause after %d connections", n+1)
+			}
+		}
+	}
+	if !p.reached(broken, 2*second) {
+		t.Error("want a pause when connection after connection breaks, and nothing is answered")
 	}
 }

@@ -28,7 +28,7 @@ type ClientOptions struct {
 	Timeout time.Duration
 	// DialTimeout is for TCP and TLS together: 10 s.
 	DialTimeout time.Duration
-	// PingAfter is how long a connection may be silent before it is asked whether it lives: 10 s. PingTimeout is the time to answer: 4 s.
+	// PingAfter is how long a connection may be silent before it is asked whether it lives: 10 s, and a quarter of that where answers are due. PingTimeout is the time to answer: 4 s.
 	PingAfter, PingTimeout time.Duration
 	// WriteTimeout is for 64 KiB: 8 s.
 	WriteTimeout time.Duration

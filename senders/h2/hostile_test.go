@@ -501,11 +501,16 @@ func TestADeadPeerIsFoundByPing(t *testing.T) {
 		if f := until[*http2.PingFrame](p); f.IsAck() {
 			t.Error("want a PING of the client's own")
 		}
+		synctest.Wait()
+		other := l.start(0) // not there
+		q := l.accept()
+		q.answer(q.request())
+		other.ok(t)
 		if err := r.wait(t); !errors.Is(err, h2.ErrSilent) {
 			t.Errorf("want a silent peer, got %v", err)
 		}
-		if d := time.Since(began); d < 14*time.Second || d > 15*time.Second {
-			t.Errorf("want it found after PingAfter and PingTimeout, got %s", d)
+		if d := time.Since(began); d < 6500*time.Millisecond || d > 7*time.Second {
+			t.Errorf("want it found after a quarter of PingAfter, and PingTimeout, got %s", d)
 		}
 	})
 }

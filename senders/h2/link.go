@@ -82,13 +82,14 @@ func newLink(c *Client, conn net.Conn, now time.Time) *link {
 }
 
 // room reports whether the link takes one more request. A new one takes none before its SETTINGS have come, though the RFC would allow
-// it: servers reset what exceeds limits that they have not yet told, x/net's among them.
+// it: servers reset what exceeds limits that they have not yet told, x/net's among them. One that is asked
+// whether it lives takes none before it has said so.
 func (l *link) room() bool {
 	limit := min(int64(l.peerStreams), int64(l.c.o.MaxStreams))
 	if !l.proven {
 		limit = min(limit, 1)
 	}
-	return l.greeted && !l.draining && int64(l.streams.len()+l.resets) < limit && l.window > 0 && len(l.buf) < fullBuffer && l.held.IsZero()
+	return l.greeted && !l.draining && !l.pinged && int64(l.streams.len()+l.resets) < limit && l.window > 0 && len(l.buf) < fullBuffer && l.held.IsZero()
 }
 
 // send puts a request on the wire, as far as windows allow.

@@ -97,6 +97,10 @@ func (c *Client) check(l *link, now time.Time) {
 			return
 		}
 	}
+	after := c.o.PingAfter
+	if l.streams.len() > 0 { // answers are due
+		after /= 4
+	}
 	since := l.waitsSince.Load() // zero while a Done is running: then the peer may well have answered
 	switch {
 	case since == 0:
@@ -105,7 +109,7 @@ func (c *Client) check(l *link, now time.Time) {
 	case l.pinged && now.Sub(l.pingAt) > c.o.PingTimeout:
 		l.die(ErrSilent, NoError)
 		return
-	case !l.pinged && now.UnixNano()-since > int64(c.o.PingAfter):
+	case !l.pinged && now.UnixNano()-since > int64(after):
 		l.pinged, l.pingAt = true, now
 		l.buf = appendPing(l.buf, 0, healthPing)
 		l.kick()
