@@ -99,7 +99,7 @@ func (o Options) amounts() amounts {
 }
 
 // Run starts a campanile of ten processes, disturbs it, and returns what came of it. An error says that the run could not be held, or
-// that something did not settle; what a run that was held shows is in the Result.
+// that something did not settle; the Result is then of what was done before, or of nothing.
 func Run(ctx context.Context, o Options) (result Result, err error) {
 	if o, err = o.withDefaults(); err != nil {
 		return result, err
@@ -128,9 +128,12 @@ func Run(ctx context.Context, o Options) (result Result, err error) {
 		return result, err
 	}
 
-	steps, err := w.performAll(ctx, l)
-	if err != nil {
-		return result, err
+	steps, broken := w.performAll(ctx, l)
+	if broken != nil {
+		w.say("the plan is broken off: %v", broken)
+		if ctx.Err() != nil {
+			return result, broken
+		}
 	}
 	close(stop)
 	l.wait()
@@ -138,7 +141,8 @@ func Run(ctx context.Context, o Options) (result Result, err error) {
 	if err := w.settle(ctx, expectation{quiet: true}); err != nil {
 		w.say("it does not settle: %v", err) // what is missing is told by the figures
 	}
-	return w.judge(ctx, l.asked(), steps)
+	result, err = w.judge(ctx, l.asked(), steps)
+	return result, errors.Join(broken, err)
 }
 
 // performAll plays the plan.
@@ -148,12 +152,12 @@ func (w *world) performAll(ctx context.Context, l *load) ([]performed, error) {
 	for i, s := range plan {
 		done, err := w.perform(ctx, s, l)
 		if err != nil {
-			return nil, fmt.Errorf("step %d of %d (%s), seed %d: %w", i+1, len(plan), s, w.Seed, err)
+			return append(steps, done), fmt.Errorf("step %d of %d (%s), seed %d: %w", i+1, len(plan), s, w.Seed, err)
 		}
 		steps = append(steps, done)
 		pushes, err := w.delivered(ctx)
 		if err != nil {
-			return nil, err
+			return steps, err
 		}
 		w.say("%3d/%d %s: settled in %s; bound %d; %d pushes, %d broadcasts ended", i+1, len(plan), s, done.took.Round(time.Second/10), done.bound, pushes, l.endedBroadcasts())
 	}

@@ -169,11 +169,15 @@ func (w *world) openLog(ctx context.Context) error {
 		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // nothing secret
 			return fmt.Errorf("start Kafka: %w", err)
 		}
-		libs, err := filepath.Abs(filepath.Join(w.Scripts, "..", "..", "build", "kafka", "libs"))
+		fetched := os.Getenv("KAFKA_DIR") // where `kafka.sh fetch` has put the jars
+		if fetched == "" {
+			fetched = filepath.Join(w.Scripts, "..", "..", "build", "kafka")
+		}
+		fetched, err := filepath.Abs(fetched)
 		if err != nil {
 			return err
 		}
-		if err := os.Symlink(libs, filepath.Join(dir, "libs")); err != nil {
+		if err := os.Symlink(filepath.Join(fetched, "libs"), filepath.Join(dir, "libs")); err != nil {
 			return fmt.Errorf("start Kafka: %w", err)
 		}
 		out, err := w.script(ctx, "kafka.sh", "start", fmt.Sprint(brokers))

@@ -139,7 +139,7 @@ func (t *terminal) apart(ctx context.Context, self string) error {
 
 func (t *terminal) runChaos(ctx context.Context, o chaos.Options) error {
 	r, err := chaos.Run(ctx, o)
-	if err != nil {
+	if err != nil && r.Accepted == 0 {
 		return err
 	}
 	for _, p := range r.Problems {
@@ -150,8 +150,8 @@ func (t *terminal) runChaos(ctx context.Context, o chaos.Options) error {
 	fmt.Fprintf(t.out, "stops: repeats=%d bound=%d; brokers and links: repeats=%d bound=%d; broadcasts that ended with other counts than the log's: %d\n",
 		r.StopRepeats, r.StopBound, r.OutageRepeats, r.OutageBound, r.TallyDiff)
 	fmt.Fprintln(t.out, r)
-	if r.Failed() {
+	if err == nil && r.Failed() {
 		return errPromise
 	}
-	return nil
+	return err
 }
