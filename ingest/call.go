@@ -32,6 +32,7 @@ type call struct {
 	grant  grant
 	form   form
 	id     string // of what was accepted
+	read   bool   // the body, to its end or as far as it is taken
 	v3     bool   // errors are problems
 
 	wantedID  schemas.ID // of what will be accepted; zero: a new one
@@ -57,7 +58,7 @@ func (c *call) begin(g *gin.Context, now time.Time) { c.gin, c.now = g, now }
 // finish lets go of the request's memory.
 func (c *call) finish() {
 	c.gin, c.id, c.grant = nil, "", grant{}
-	c.v3, c.wantedID = false, schemas.ID{}
+	c.v3, c.read, c.wantedID = false, false, schemas.ID{}
 	clear(c.form.fields)
 	c.form.fields = c.form.fields[:0]
 	if cap(c.form.fields) > keptFields {
@@ -80,6 +81,7 @@ func (c *call) finish() {
 func (c *call) body() (string, *answer) {
 	r := c.gin.Request
 	limit := c.server.options.MaxBody
+	c.read = true
 	if r.ContentLength == 0 || r.Body == nil {
 		return "", nil
 	}
@@ -104,6 +106,19 @@ func (c *call) body() (string, *answer) {
 
 // hangUp closes the connection after the answer: the rest of the body is of no use.
 func (c *call) hangUp() { c.gin.Writer.Header().Set("Connection", "close") }
+
+// maxDrain bounds the body that is read for nothing, in bytes; net/http does as much after an answer of HTTP/1.1.
+const maxDrain = 256 << 10
+
+// drain reads a body that the answer did not need. Over HTTP/2 an answer before the request's end is followed by a reset of the stream,
+// and Debian's curl (7.88) then fails in place of taking the answer.
+func (c *call) drain() {
+	r := c.gin.Request
+	if c.read || r.ProtoMajor < 2 || r.Body == nil || r.ContentLength == 0 || r.ContentLength > maxDrain {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, r.Body, maxDrain) // an error: the client is gone, or had less to say
+}
 
 // json reads the members of the body, a JSON object, whatever its label says: Moodle's says form.
 func (c *call) json() ([]member, *answer) {

@@ -213,6 +213,7 @@ func (s *Server) serve(name string, h handler) gin.HandlerFunc {
 		if c.id != "" && a.status < 300 {
 			g.Writer.Header()[idHeader] = []string{c.id}
 		}
+		c.drain()
 		a.write(g.Writer)
 		c.finish()
 		s.calls.Put(c)
