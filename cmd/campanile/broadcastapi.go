@@ -98,6 +98,11 @@ func (d *apiDesk) watch(ctx context.Context, id string, each func(api.Broadcast)
 	}
 	for {
 		err = d.client.Watch(ctx, id, func(u api.Update) error {
+			if u.State != x.State { // why it is paused or cancelled stands in the broadcast alone
+				if now, err := d.client.GetBroadcast(ctx, id); err == nil {
+					x = now
+				}
+			}
 			x.State, x.Progress = u.State, u.Progress
 			return each(x)
 		})

@@ -78,6 +78,9 @@ func progressLine(x *api.Broadcast) string {
 	if p.SecondsLeft > 0 {
 		parts = append(parts, time.Duration(p.SecondsLeft*float64(time.Second)).Round(time.Second).String()+" left")
 	}
+	if a := x.Paused; a != nil && x.State == api.StatePaused && a.Reason != "" {
+		parts = append(parts, "paused by "+a.By+": "+a.Reason)
+	}
 	return strings.Join(parts, ", ")
 }
 
