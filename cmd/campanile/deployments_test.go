@@ -81,7 +81,9 @@ func TestAlertsAskForMetricsThatAreThere(t *testing.T) {
 	if _, err := openCertificates("none.crt", "none.key", p.logger, p.registry); err == nil { // its metrics are there all the same
 		t.Fatal("a certificate without files was opened")
 	}
-	eventually(t, time.Minute, "every part has begun", func() bool { return len(p.health.snapshot()) == 0 && gathered(t, p.registry, "campanile_janitor_running") })
+	eventually(t, time.Minute, "every part has begun", func() bool {
+		return len(p.health.snapshot()) == 0 && gathered(t, p.registry, "campanile_janitor_running")
+	})
 	served := func(name string) bool {
 		base := strings.TrimSuffix(name, "_bucket")
 		return slices.Contains(outsideMetrics, name) || known(p.registry, base)
