@@ -41,7 +41,8 @@ type faultRow struct {
 	mix   simulator.Mix
 	// cuts: some answers are withheld after the push was taken, so that repeats are right.
 	cuts bool
-	// uncounted: the simulator counts the push that freezes a connection as cut off, but not those that it took and never answered.
+	// uncounted: the simulator does not count as cut off what it took and never answered on a frozen connection, nor answers that it
+	// had written and that the reset of the connection took with it.
 	uncounted bool
 }
 
@@ -61,7 +62,8 @@ func faultRows(n int) []faultRow {
 		if f == simulator.FaultDrip { // a hundred of them
 			r.Pause = simulator.Duration(time.Millisecond)
 		}
-		rows = append(rows, faultRow{name: string(f), rules: []simulator.Rule{r}, cuts: cuts, uncounted: f == simulator.FaultFreeze})
+		uncounted := f == simulator.FaultFreeze || f == simulator.FaultReset || f == simulator.FaultResetAfter
+		rows = append(rows, faultRow{name: string(f), rules: []simulator.Rule{r}, cuts: cuts, uncounted: uncounted})
 		r.Every = 3*r.Every + int64(len(mixed))
 		mixed = append(mixed, r)
 	}
