@@ -51,18 +51,16 @@ func (w *world) perform(ctx context.Context, s step, l *load) (performed, error)
 	case cut:
 		err = w.cutOff(ctx, &p)
 	}
+	if err == nil {
+		err = w.settle(ctx, expectation{})
+	}
+	for _, o := range p.hit { // also of a step that did not settle: it is judged too
+		n, bounding := w.inFlight(ctx, o)
+		err = errors.Join(err, bounding)
+		p.bound += n
+	}
 	if err != nil {
 		return p, err
-	}
-	if err := w.settle(ctx, expectation{}); err != nil {
-		return p, err
-	}
-	for _, o := range p.hit {
-		n, err := w.inFlight(ctx, o)
-		if err != nil {
-			return p, err
-		}
-		p.bound += n
 	}
 	p.took = time.Since(time.UnixMicro(p.fromUS))
 	return p, w.flows(ctx, l)

@@ -88,9 +88,12 @@ start() {
 -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_wal_size=1GB -c max_pred_locks_per_transaction=256 \
 -c autovacuum_naptime=10s ${POSTGRES_OPTIONS:-}" >/dev/null 9>&- || fail "start: see $dir/postgres.log"
   fi
-  for _ in $(seq 120); do
+  local missed=0
+  for _ in $(seq 240); do
     answers && break
-    alive || fail "it ended: see $dir/postgres.log"
+    # On a busy machine it takes seconds until a server that was launched has written its pid file.
+    if alive; then missed=0; else missed=$((missed + 1)); fi
+    [[ $missed -lt 60 ]] || fail "it ended: see $dir/postgres.log"
     sleep 0.25
   done
   status
