@@ -54,6 +54,24 @@ test: bin/gotestsum chdb build crdbcheck ## run every test with the race detecto
 proofs: bin/gotestsum chdb build ## run the end-to-end proofs in full size, on the real engines too (ONLY=regexp for some; hours for all)
 	CAMPANILE_PROOFS=1 CI=true bin/gotestsum --format standard-verbose -- -race -count 1 -timeout 12h -run '$(or $(ONLY),.)' ./cmd/campanile
 
+.PHONY: short
+short: ## run the tests that need no engine, without the race detector
+	CAMPANILE_SKIP_REAL=1 go test -short ./...
+
+.PHONY: crdbcheck
+crdbcheck: ## parse every SQL statement with CockroachDB's own grammar
+	cd projections/cockroach/crdbcheck && go test ./...
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (30s)
+	@for target in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | sort); do \
+	  for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' $$target); do \
+	    echo "$$(dirname $$target) $$name"; go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) ./$$(dirname $$target); done; done
+
+.PHONY: chaos
+chaos: build ## kill, stop and cut off every part under load on three brokers, and reconcile (about 25 min, as root; CHAOS='--seed 7')
+	build/campanile chaos $(CHAOS)
+
 .PHONY: faults
 faults: ## push FAULT_PUSHES (1000000) through a sender under every fault of a provider, each alone and all mixed, and count
 	CAMPANILE_FAULT_PUSHES=$${FAULT_PUSHES:-1000000} go test -count=1 -v -timeout 6h -run TestNoFaultLosesAPush ./bench
