@@ -29,10 +29,14 @@ type memoryLog struct {
 const parts = 2
 
 func newMemoryLog() *memoryLog {
-	return &memoryLog{
+	l := &memoryLog{
 		topics: map[schemas.Topic][][]schemas.Record{}, next: map[schemas.Topic][]int64{}, starts: map[schemas.Topic][]int64{},
 		out: schemas.NewOut(schemas.Layout{Partitions: parts}), nowUS: hour(0),
 	}
+	for _, spec := range schemas.Specs() {
+		l.topics[spec.Topic], l.next[spec.Topic], l.starts[spec.Topic] = make([][]schemas.Record, parts), make([]int64, parts), make([]int64, parts)
+	}
+	return l
 }
 
 // hour is a time n hours after a fixed noon, in Unix microseconds.
@@ -44,18 +48,11 @@ func (l *memoryLog) say(say func(out *schemas.Out)) {
 	l.out.Reset()
 	say(l.out)
 	l.out.Each(func(topic schemas.Topic, p int32, key, value []byte) {
-		l.room(topic)
 		l.topics[topic][p] = append(l.topics[topic][p], schemas.Record{
 			Topic: topic, Partition: p, Offset: l.next[topic][p], TimeUS: l.nowUS, Key: bytes.Clone(key), Value: bytes.Clone(value),
 		})
 		l.next[topic][p]++
 	})
-}
-
-func (l *memoryLog) room(topic schemas.Topic) {
-	if l.topics[topic] == nil {
-		l.topics[topic], l.next[topic], l.starts[topic] = make([][]schemas.Record, parts), make([]int64, parts), make([]int64, parts)
-	}
 }
 
 // forget deletes the first records of a partition.
@@ -65,12 +62,10 @@ func (l *memoryLog) forget(topic schemas.Topic, p int32, below int64) {
 }
 
 func (l *memoryLog) Starts(_ context.Context, topic schemas.Topic) ([]int64, error) {
-	l.room(topic)
 	return slices.Clone(l.starts[topic]), nil
 }
 
 func (l *memoryLog) Ends(_ context.Context, topic schemas.Topic) ([]int64, error) {
-	l.room(topic)
 	ends := slices.Clone(l.next[topic])
 	if l.onEnds != nil {
 		l.onEnds(topic)
