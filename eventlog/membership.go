@@ -43,6 +43,7 @@ type part struct {
 	paused   bool
 	stands   bool      // until somebody looks
 	idle     time.Time // when the Idler is to be called, if nothing comes before
+	idled    bool      // it was called in this round, in place of the handler
 	fresh    bool      // the state is to be restored first
 
 	out     *schemas.Out
@@ -77,7 +78,11 @@ func (m *membership) run(ctx context.Context) error {
 
 // poll adds what comes to the partitions' pending records. It returns early when a partition's delay is over.
 func (m *membership) poll(ctx context.Context) error {
-	if wake := m.wake(); !wake.IsZero() {
+	wake := m.wake()
+	if wake.IsZero() && m.idler != nil {
+		wake = time.Now().Add(m.o.IdleEvery) // partitions that are assigned meanwhile may be idle
+	}
+	if !wake.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, wake)
 		defer cancel()
@@ -202,7 +207,7 @@ func (m *membership) handleAll(ctx context.Context, ready []*part) {
 }
 
 func (m *membership) handle(ctx context.Context, p *part) {
-	p.done, p.letters, p.err = 0, 0, nil
+	p.done, p.letters, p.err, p.idled = 0, 0, nil, len(p.pending) == 0
 	p.out.Reset()
 	if m.restorer != nil && p.fresh {
 		if p.err = m.restore(ctx, p.at.partition); p.err != nil {
@@ -210,7 +215,7 @@ func (m *membership) handle(ctx context.Context, p *part) {
 		}
 		p.fresh = false
 	}
-	if len(p.pending) == 0 {
+	if p.idled {
 		p.err = m.idler.Idle(ctx, p.at.partition, p.out)
 		return
 	}
@@ -391,7 +396,7 @@ func (m *membership) settle(p *part) {
 		return
 	}
 	m.meter.failures.Inc()
-	if len(p.pending) == 0 { // it was idle, and is so again
+	if p.idled { // and is so again
 		m.log.Warn("nothing done while idle: trying again later", "topic", p.at.topic, "partition", p.at.partition, "error", p.err)
 		return
 	}
