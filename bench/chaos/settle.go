@@ -25,6 +25,7 @@ const (
 	settlePatience = 4 * time.Minute
 	settleTick     = 300 * time.Millisecond
 	lagBound       = 3000 // records that a group is behind, under load
+	lagSeconds     = 10   // of what comes, where that is more
 )
 
 // settle waits until every process is ready, every group has exactly its members and is stable, and no group is far behind.
@@ -63,10 +64,6 @@ func (w *world) unsettled(ctx context.Context, e expectation) string {
 	if why := w.unstable(ctx, e); why != "" {
 		return why
 	}
-	bound := int64(lagBound)
-	if e.quiet {
-		bound = 0
-	}
 	for _, group := range eventlog.Groups() {
 		if e.engineAway && group == schemas.GroupAnalytics || e.storeAway && group == schemas.GroupProjector {
 			continue
@@ -75,15 +72,38 @@ func (w *world) unsettled(ctx context.Context, e expectation) string {
 		if err != nil {
 			return err.Error()
 		}
-		var lag int64
+		var lag, end int64
 		for _, o := range offsets {
 			lag += o.Lag()
+			end += o.End
+		}
+		bound := w.bearable(group, end, time.Now())
+		if e.quiet {
+			bound = 0
 		}
 		if lag > bound {
 			return fmt.Sprintf("%s is %d records behind", group, lag)
 		}
 	}
 	return ""
+}
+
+// pace is how fast the topics of a group grow.
+type pace struct {
+	at     time.Time
+	end    int64
+	second float64 // records a second, between the last two looks
+}
+
+// bearable is the lag that a group may have under load: it works in batches, so that it is behind by what comes meanwhile.
+func (w *world) bearable(group string, end int64, now time.Time) int64 {
+	last := w.paces[group]
+	if passed := now.Sub(last.at).Seconds(); !last.at.IsZero() && passed > 0 {
+		last.second = float64(end-last.end) / passed
+	}
+	last.at, last.end = now, end
+	w.paces[group] = last
+	return max(lagBound, int64(lagSeconds*last.second))
 }
 
 // groupKinds says which kind of role is in which group.

@@ -47,7 +47,8 @@ type world struct {
 		KeyID          string `json:"key_id"`
 		Topic          string `json:"topic"`
 	}
-	key string
+	key   string
+	paces map[string]pace // by group
 }
 
 // role is a stage's process.
