@@ -11,7 +11,7 @@ done
 stop_engines() { for engine in "${begun[@]}"; do deployments/local/"$engine".sh stop; done; }
 trap stop_engines EXIT
 status=0
-bin/gotestsum --format pkgname-and-test-fails --hide-summary=output --jsonfile build/test.json -- -race -timeout 15m "$@" ./... || status=$?
+bin/gotestsum --format pkgname-and-test-fails --hide-summary=output --jsonfile build/test.json -- -race -timeout 25m "$@" ./... || status=$?
 skipped=$(grep -c '"Action":"skip".*"Test":' build/test.json || true)
 echo
 if [ "$skipped" -gt 0 ]; then
