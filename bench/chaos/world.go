@@ -114,7 +114,7 @@ func (w *world) config() string { return filepath.Join(w.Dir, "campanile.yaml") 
 
 // open starts everything and waits until it is ready.
 func (w *world) open(ctx context.Context) error {
-	w.roles, w.counts = map[string]*role{}, map[string]int{}
+	w.roles, w.counts, w.paces = map[string]*role{}, map[string]int{}, map[string]pace{}
 	if err := w.empty(ctx); err != nil {
 		return err
 	}
