@@ -278,7 +278,9 @@ func (s *stage) run(ctx context.Context, until int64) (inFlight float64, err err
 	parts.Go(func() {
 		defer close(done)
 		failed.set(poll(following, 50*time.Millisecond, func() (bool, error) {
-			seen = append(seen, s.inFlight())
+			if n := s.inFlight(); n > 0 { // before the first push and after the last nothing is measured
+				seen = append(seen, n)
+			}
 			n, err := s.p.accepted(following)
 			return n >= until, err
 		}))
