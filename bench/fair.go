@@ -29,16 +29,11 @@ const (
 // fair measures direct pushes, 100 a second, while a broadcast goes to every device, and again while a process that only burns CPU
 // uses as much of it as the broadcast did. From the request to the provider's answer, as the log has it.
 func (h *harness) fair(ctx context.Context) (rows []Row, err error) {
-	p, err := h.newProvider(ctx)
+	up, end, err := h.startPipeline(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, p.child.end()) }()
-	up, err := h.startUp(ctx, p)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, up.stop()) }()
+	defer func() { err = errors.Join(err, end()) }()
 	if err := up.load(ctx); err != nil {
 		return nil, err
 	}

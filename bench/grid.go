@@ -116,17 +116,28 @@ func (r clientReport) little(latency time.Duration) float64 {
 	return r.rate() / (r.InFlight / latency.Seconds())
 }
 
+// startSurroundings starts what a sender stands between: a broker and a simulator. end ends both.
+func (h *harness) startSurroundings(ctx context.Context) (c *cluster, p *provider, end func() error, err error) {
+	if c, err = h.newCluster(ctx); err != nil {
+		return nil, nil, nil, err
+	}
+	if p, err = h.newProvider(ctx); err != nil {
+		_ = c.close()
+		return nil, nil, nil, err
+	}
+	return c, p, func() error {
+		err := p.child.end()
+		_ = c.close()
+		return err
+	}, nil
+}
+
 func (h *harness) grid(ctx context.Context, c cell) (rows []Row, err error) {
-	cluster, err := h.newCluster(ctx)
+	cluster, p, end, err := h.startSurroundings(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = cluster.close() }()
-	p, err := h.newProvider(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.child.end()) }()
+	defer func() { err = errors.Join(err, end()) }()
 	scenario := simulator.Scenario{Seed: 1}
 	if scenario.Latency, err = simulator.ParseLatency(c.latency.String()); err != nil {
 		return nil, fmt.Errorf("the provider's latency: %w", err)

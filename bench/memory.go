@@ -26,16 +26,11 @@ func memory(transport schemas.Transport) benchmark {
 }
 
 func (h *harness) memory(ctx context.Context, transport schemas.Transport) (rows []Row, err error) {
-	cluster, err := h.newCluster(ctx)
+	cluster, p, end, err := h.startSurroundings(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = cluster.close() }()
-	p, err := h.newProvider(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.child.end()) }()
+	defer func() { err = errors.Join(err, end()) }()
 	c := cell{transport: transport, size: "200B"}
 	var few float64
 	for _, n := range []int{fewPushes, manyPushes} {

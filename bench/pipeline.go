@@ -30,16 +30,11 @@ func pipelineName(devices int) string { return "pipeline/embedded/" + sizeName(d
 // one loads the devices and asks for the broadcasts.
 func (h *harness) pipeline(ctx context.Context) (rows []Row, err error) {
 	name := pipelineName(h.Devices)
-	p, err := h.newProvider(ctx)
+	up, end, err := h.startPipeline(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, p.child.end()) }()
-	up, err := h.startUp(ctx, p)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, up.stop()) }()
+	defer func() { err = errors.Join(err, end()) }()
 	if rows, err = up.rounds(ctx, name); err != nil {
 		return nil, err
 	}
@@ -77,6 +72,18 @@ func (u *running) rounds(ctx context.Context, name string) ([]Row, error) {
 		row(name+"/rate", "pushes/s", each(samples, sample.rate), nil),
 		row(name+"/rss_mb", "MB", []float64{float64(memory) / 1e6}, nil),
 	}, nil
+}
+
+// startPipeline starts a simulator and `campanile up` on it. end ends both, the pipeline first.
+func (h *harness) startPipeline(ctx context.Context) (up *runningUp, end func() error, err error) {
+	p, err := h.newProvider(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if up, err = h.startUp(ctx, p); err != nil {
+		return nil, nil, errors.Join(err, p.child.end())
+	}
+	return up, func() error { return errors.Join(up.stop(), p.child.end()) }, nil
 }
 
 // runningUp is a running `campanile up`.

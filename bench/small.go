@@ -31,16 +31,11 @@ const (
 // process that only burns CPU uses as much of it. They are of one app, which is the harder case. From the request to the last
 // provider's answer, as the log has it.
 func (h *harness) small(ctx context.Context) (rows []Row, err error) {
-	p, err := h.newProvider(ctx)
+	up, end, err := h.startPipeline(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, p.child.end()) }()
-	up, err := h.startUp(ctx, p)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, up.stop()) }()
+	defer func() { err = errors.Join(err, end()) }()
 	if err := up.load(ctx); err != nil {
 		return nil, err
 	}

@@ -36,7 +36,12 @@ func RunEpochs(t *testing.T, place func(t *testing.T) Open) {
 
 func epochs(t *testing.T, open Open) projections.Epochs {
 	t.Helper()
-	store, ok := opened(t, open).(projections.Epochs)
+	return epochsOf(t, opened(t, open))
+}
+
+func epochsOf(t *testing.T, s projections.DeviceStore) projections.Epochs {
+	t.Helper()
+	store, ok := s.(projections.Epochs)
 	if !ok {
 		t.Fatal("the store has no epochs")
 	}
@@ -107,10 +112,7 @@ func testOldServes(t *testing.T, open Open) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, ok := s.(projections.Epochs)
-	if !ok {
-		t.Fatal("the store has no epochs")
-	}
+	store := epochsOf(t, s)
 	l, devices := NewLog(layout), RandomDevices(r, 40)
 	SayRandom(r, l, devices, 400)
 	catchUp(t, store, l)
@@ -306,10 +308,7 @@ func testInterrupted(t *testing.T, open Open) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		store, ok := s.(projections.Epochs)
-		if !ok {
-			t.Fatal("the store has no epochs")
-		}
+		store := epochsOf(t, s)
 		catchUp(t, store, l)
 		same(t, store, l)
 		e := begun(t, store)
@@ -407,10 +406,7 @@ func RunKilledSwaps(t *testing.T, place func(t *testing.T) Open, breakOff func(e
 			if err != nil {
 				t.Fatal(err)
 			}
-			store, ok := s.(projections.Epochs)
-			if !ok {
-				t.Fatal("the store has no epochs")
-			}
+			store := epochsOf(t, s)
 			l, devices := NewLog(layout), RandomDevices(r, 30)
 			SayRandom(r, l, devices, 300)
 			catchUp(t, store, cut(l, l.Ends()))
