@@ -94,6 +94,7 @@ func (c *stageProcesses) start(ctx context.Context, library string) (err error) 
 		"CAMPANILE_VAULT_MASTER_KEY_FILE=" + c.masterKey, "CAMPANILE_VAULT_HASH_KEY_FILE=" + hash,
 		"CAMPANILE_APNS_HOST=" + c.p.at.APNSURL, "CAMPANILE_APNS_SANDBOX_HOST=" + c.p.at.SandboxURL, "CAMPANILE_APNS_CA=" + ca,
 		"CAMPANILE_FCM_ENDPOINT=" + c.p.at.FCMURL + "/v1", "CAMPANILE_FCM_CA=" + ca,
+		"CAMPANILE_SENDERS_FCM_QUOTA=0", // or Google's default quota would be what is measured
 	}
 	apply := c.h.Command(ctx, "topics", "apply")
 	apply.Env = append(os.Environ(), c.env...)
