@@ -84,11 +84,13 @@ func (c *appendCall) keep(_ *kgo.Record, err error) {
 
 // records fills recs with what out says. They alias out's arena: both may be changed when every promise has been kept.
 func (l *Log) records(out *schemas.Out, recs []kgo.Record) []kgo.Record {
-	if n := out.Len(); cap(recs) < n {
-		recs = make([]kgo.Record, 0, n+n/4)
+	n := out.Len()
+	if cap(recs) < n {
+		recs = make([]kgo.Record, n+n/4)
 	}
-	recs = recs[:0]
+	recs = recs[:n]
 	now := time.Now()
+	i := 0
 	var last schemas.Topic
 	var name string
 	var events bool
@@ -96,11 +98,12 @@ func (l *Log) records(out *schemas.Out, recs []kgo.Record) []kgo.Record {
 		if topic != last {
 			last, name, events = topic, l.name(topic), l.topics[topic].spec.CloudEvents
 		}
-		r := kgo.Record{Topic: name, Partition: partition, Key: key, Value: value, Timestamp: now}
+		r := &recs[i] // in its place: a record is large
+		*r = kgo.Record{Topic: name, Partition: partition, Key: key, Value: value, Timestamp: now}
 		if events && value != nil {
 			r.Headers = l.cloudEvent(value, now)
 		}
-		recs = append(recs, r)
+		i++
 	})
 	return recs
 }

@@ -46,8 +46,8 @@ type DeliverOptions struct {
 	Topics []schemas.Topic // of one transport and lane: sends and its retry tiers
 	Stage  string          // in log lines and metrics
 	Window int             // records in flight for each partition; 0: 8192
-	// NotBefore is when a record's time comes, in Unix microseconds; nil, or 0: now. The records behind it in its partition
-	// wait with it.
+	// NotBefore is when the time of a record of a retry tier comes, in Unix microseconds; nil, or 0: now. The records behind it in
+	// its partition wait with it. First sends are not asked about: theirs is now.
 	NotBefore func(schemas.Record) int64
 	// LookBack is how many records of deliveries a takeover reads beyond what it needs, for the Rememberer.
 	LookBack int64

@@ -58,7 +58,7 @@ func (d *delivery) take(w *window, nowUS int64) (taken int, room bool) {
 		if w.control[i] {
 			w.ring.push(inFlight{offset: r.Offset, proof: proof{topic: -1}, state: done})
 		} else {
-			if d.o.NotBefore != nil {
+			if d.o.NotBefore != nil && w.send.Tier > 0 {
 				if at := d.o.NotBefore(*r); at > nowUS {
 					w.wake = at
 					break

@@ -15,8 +15,11 @@ type Account struct {
 	CredentialsID schemas.ID
 	// Apart asks for a connection of its own, for tokens in doubt: APNs grants a connection fewer streams after bad tokens.
 	Apart bool
-	APNS  *pushv1.ApnsCredentials
-	FCM   *pushv1.FcmCredentials
+	// Answered is to be called by a Batcher after it has called done, once for answers that came together, by a goroutine that may
+	// start the pushes that they make room for. Within PushAll it need not be called. Nil: nobody needs it.
+	Answered func()
+	APNS     *pushv1.ApnsCredentials
+	FCM      *pushv1.FcmCredentials
 }
 
 // place is an app in one environment.

@@ -22,6 +22,7 @@ type flight struct {
 
 	key, value []byte               // copies: the record's own end with Deliver
 	send       pushv1.SendRequested // aliases value
+	app        string               // of the last bulk send: most that come to one flight are of one app
 	device     schemas.Device
 	id         schemas.ID // of the send
 	hop        schemas.ID // of this stay of it, in memory
@@ -53,6 +54,9 @@ func newFlight(s *Sender) *flight {
 	return f
 }
 
+// separator stands between the parts of a device's key.
+var separator = []byte{0}
+
 // load copies a record into f. It returns schemas.ErrMalformed or schemas.ErrUnknownType, wrapped.
 func (f *flight) load(r *schemas.Record) error {
 	f.offset, f.timeUS = r.Offset, r.TimeUS
@@ -67,8 +71,10 @@ func (f *flight) load(r *schemas.Record) error {
 	}
 	f.device = schemas.Device{App: e.App, Transport: f.where.Transport, Environment: e.Environment, Token: e.Token}
 	if f.device.App == "" { // a bulk send's app stands in its key alone
-		app, _, _ := bytes.Cut(f.key, []byte{0})
-		f.device.App = string(app)
+		if app, _, _ := bytes.Cut(f.key, separator); string(app) != f.app {
+			f.app = string(app)
+		}
+		f.device.App = f.app
 	}
 	f.broadcast, f.id = schemas.IDFrom(e.BroadcastId), schemas.IDFrom(e.SendId)
 	if f.id.IsZero() {

@@ -23,6 +23,13 @@ type Provider interface {
 	Close() error
 }
 
+// Batcher is a Provider that takes several pushes at once, for less than they cost one by one, and says when several answers have
+// been given (Account.Answered).
+type Batcher interface {
+	// PushAll is Push for each of requests, in their order. The slice is the caller's again when it returns.
+	PushAll(ctx context.Context, requests []*Request, done Done)
+}
+
 // Done receives the answer to one push.
 type Done func(r *Request, answer Result)
 

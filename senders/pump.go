@@ -1,6 +1,7 @@
 package senders
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -16,6 +17,24 @@ type round struct {
 	open  []*account // want a provider first
 	put   []held     // wait too long where they are
 	drop  []*flight  // belong to somebody else by now
+
+	requests []*Request // of those that start together, on their way to a provider
+	leave    leave
+}
+
+// leave is whether the sends of one partition, as they were asked about last, may be pushed.
+type leave struct {
+	done schemas.Completion
+	ctx  context.Context //nolint:containedctx // for comparison, within one look
+	ok   bool
+}
+
+// allows reports whether f may still be pushed. What is known of its partition serves for the sends that follow it in the same look.
+func (r *round) allows(f *flight) bool {
+	if r.leave.done != f.done || r.leave.ctx != f.ctx {
+		r.leave = leave{f.done, f.ctx, f.ctx.Err() == nil && f.done.MayPush()}
+	}
+	return r.leave.ok
 }
 
 type departure struct {
@@ -38,6 +57,16 @@ type inbox struct {
 	spare []*flight // memory of the batch before
 }
 
+// put leaves an answer, and reports whether it is the only one.
+func (b *inbox) put(r *Request, answer Result) bool {
+	f, _ := r.Tag.(*flight)
+	f.answer = answer
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.items = append(b.items, f)
+	return len(b.items) == 1
+}
+
 // take empties the inbox. What it returns is valid until the next take.
 func (b *inbox) take() []*flight {
 	b.mu.Lock()
@@ -45,6 +74,12 @@ func (b *inbox) take() []*flight {
 	taken := b.items
 	b.items, b.spare = b.spare[:0], taken
 	return taken
+}
+
+func (b *inbox) empty() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.items) == 0
 }
 
 // pump has the queues looked at. It never waits.
@@ -55,31 +90,64 @@ func (s *Sender) pump() {
 	}
 }
 
-// pumpOn settles answers and starts what may start: one goroutine for all, so that both are done in batches.
+// pumpOn is the goroutine that settles answers and starts what may start, so that both are done in batches.
 func (s *Sender) pumpOn() {
 	defer close(s.ended)
 	for {
 		select {
 		case <-s.wake:
 		case <-s.stop:
+			s.pumping.Lock()
 			s.settle(s.inbox.take())
+			s.pumping.Unlock()
 			return
 		}
-		for busy := true; busy; {
-			answers := s.inbox.take()
-			s.settle(answers)
-			clear(answers)
-			s.mu.Lock()
-			s.look(&s.round)
-			s.mu.Unlock()
-			busy = s.act(&s.round) || len(answers) > 0
+		s.pumping.Lock()
+		for s.turnRound() {
 		}
-		s.mu.Lock()
-		s.metrics.inFlight.Set(float64(s.inFlight))
-		s.metrics.queued.Set(float64(s.queued))
-		s.watch(s.nowUS())
-		s.mu.Unlock()
+		s.gauge()
+		s.pumping.Unlock()
 	}
+}
+
+// mostBorrowed is how many rounds a goroutine of a provider is kept for.
+const mostBorrowed = 4
+
+// carryOn is called by a goroutine of a provider that has left answers in the inbox. It does the pump's work where that is idle: to
+// wake another goroutine for it can cost more than the work.
+func (s *Sender) carryOn() {
+	if !s.pumping.TryLock() {
+		s.pump() // who is at it may have looked into the inbox before
+		return
+	}
+	busy := true
+	for n := 0; busy && n < mostBorrowed; n++ {
+		busy = s.turnRound()
+	}
+	s.gauge()
+	s.pumping.Unlock()
+	if busy || !s.inbox.empty() {
+		s.pump()
+	}
+}
+
+// turnRound settles what came and starts what may start, and reports whether there was anything; Sender.pumping is held.
+func (s *Sender) turnRound() (busy bool) {
+	answers := s.inbox.take()
+	s.settle(answers)
+	clear(answers)
+	s.mu.Lock()
+	s.look(&s.round)
+	s.mu.Unlock()
+	return s.act(&s.round) || len(answers) > 0
+}
+
+func (s *Sender) gauge() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.metrics.inFlight.Set(float64(s.inFlight))
+	s.metrics.queued.Set(float64(s.queued))
+	s.watch(s.nowUS())
 }
 
 // watch sets the gauges of what holds apps back, once a second at most; Sender.mu is held.
@@ -112,11 +180,13 @@ func (s *Sender) act(r *round) bool {
 	if len(r.start) > 0 {
 		began = s.options.Now()
 	}
-	beganUS := began.UnixMicro()
-	for _, d := range r.start {
-		d.f.attempt.beganUS, d.f.request.At = beganUS, began
-		d.f.provider = d.p
-		d.p.Push(d.f.ctx, &d.f.request, s.answered)
+	for from := 0; from < len(r.start); {
+		to := from + 1
+		for to < len(r.start) && r.start[to].p == r.start[from].p && r.start[to].f.ctx == r.start[from].f.ctx {
+			to++
+		}
+		s.launch(r, r.start[from:to], began)
+		from = to
 	}
 	for _, h := range r.put {
 		if h.by == limitParked {
@@ -135,6 +205,27 @@ func (s *Sender) act(r *round) bool {
 	return busy
 }
 
+// launch starts pushes through one provider and under one context.
+func (s *Sender) launch(r *round, all []departure, began time.Time) {
+	p, ctx, beganUS := all[0].p, all[0].f.ctx, began.UnixMicro()
+	for _, d := range all {
+		d.f.attempt.beganUS, d.f.request.At, d.f.provider = beganUS, began, p
+	}
+	batcher, ok := p.(Batcher)
+	if !ok {
+		for _, d := range all {
+			p.Push(d.f.ctx, &d.f.request, s.answered)
+		}
+		return
+	}
+	for _, d := range all {
+		r.requests = append(r.requests, &d.f.request)
+	}
+	batcher.PushAll(ctx, r.requests, s.collect)
+	clear(r.requests)
+	r.requests = r.requests[:0]
+}
+
 // leastNap is how long pushes that a rate holds back wait at least, in microseconds.
 const leastNap = 4000
 
@@ -144,6 +235,7 @@ const mostStarts = 256
 // look takes from the queues, one send of each app in turn; Sender.mu is held.
 func (s *Sender) look(r *round) {
 	now := s.nowUS()
+	r.leave = leave{}
 	wake := int64(0)
 	idle := 0 // accounts in a row that could start nothing
 	for s.inFlight < s.options.Window && idle < len(s.ring) && len(r.start) < mostStarts {
@@ -251,7 +343,7 @@ func (s *Sender) next(a *account, r *round) (f *flight, state tried) {
 	default:
 		f = a.queue.peek()
 	}
-	if f.ctx.Err() == nil && f.done.MayPush() {
+	if r.allows(f) {
 		return f, went
 	}
 	s.queued--
@@ -373,7 +465,7 @@ func (s *Sender) openAccount(at place, c sealed, apart bool) (Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCredentials, err)
 	}
-	account := Account{App: at.app, Environment: at.env, CredentialsID: c.id, Apart: apart}
+	account := Account{App: at.app, Environment: at.env, CredentialsID: c.id, Apart: apart, Answered: s.carryOn}
 	if s.options.Transport == schemas.APNS {
 		account.APNS = &pushv1.ApnsCredentials{}
 		err = account.APNS.UnmarshalVT(plain)
@@ -389,16 +481,13 @@ func (s *Sender) openAccount(at place, c sealed, apart bool) (Provider, error) {
 
 // answered is given each answer, by a goroutine of the provider.
 func (s *Sender) answered(r *Request, answer Result) {
-	f, _ := r.Tag.(*flight)
-	f.answer = answer
-	s.inbox.mu.Lock()
-	s.inbox.items = append(s.inbox.items, f)
-	first := len(s.inbox.items) == 1
-	s.inbox.mu.Unlock()
-	if first {
+	if s.inbox.put(r, answer) {
 		s.pump()
 	}
 }
+
+// collect is answered for a Batcher, which calls carryOn afterwards.
+func (s *Sender) collect(r *Request, answer Result) { s.inbox.put(r, answer) }
 
 // settle draws the consequences of answers.
 func (s *Sender) settle(answers []*flight) {

@@ -31,14 +31,16 @@ type Sender struct {
 	life    context.Context //nolint:containedctx // ends with Close: the goroutines below outlive the calls that start them
 	end     context.CancelFunc
 	running sync.WaitGroup
-	flights sync.Pool
-	stories sync.Pool
+	flights sync.Pool // *flight
+	stories sync.Pool // *story
+	intakes sync.Pool // *intake
 
 	broadcasts, apps waiters
 
 	mu          sync.Mutex
 	credentials map[string]sealed
 	accounts    map[place]*account
+	recent      *account   // that a send was queued for last, and whose credentials are there; nil: none
 	ring        []*account // with something in their queues
 	turn        int
 	inFlight    int
@@ -50,7 +52,9 @@ type Sender struct {
 	alarm       *time.Timer // wakes the pump when the first rate allows
 	alarmUS     int64
 
-	round round // of the pump alone
+	pumping sync.Mutex // held by who does the pump's work; before mu
+	round   round      // of that work alone
+
 	inbox inbox // answers that the pump has not seen
 	wake  chan struct{}
 	stop  chan struct{} // ends the pump
@@ -79,8 +83,13 @@ func New(o Options) (*Sender, error) {
 	s.life, s.end = context.WithCancel(context.Background())
 	s.flights.New = func() any { return newFlight(s) }
 	s.stories.New = func() any { return &story{} }
-	s.broadcasts = waiters{s: s, catchUp: o.CatchUpBroadcasts, resume: s.withBroadcast}
-	s.apps = waiters{s: s, catchUp: o.CatchUpApps, resume: s.withAccount}
+	s.intakes.New = func() any { return &intake{} }
+	s.broadcasts = waiters{s: s, catchUp: o.CatchUpBroadcasts, resume: func(f *flight) {
+		if s.withBroadcast(f, &found{}, true) {
+			s.queueAll([]*flight{f}, false)
+		}
+	}}
+	s.apps = waiters{s: s, catchUp: o.CatchUpApps, resume: func(f *flight) { s.queueAll([]*flight{f}, true) }}
 	go s.pumpOn()
 	return s, nil
 }
@@ -141,9 +150,10 @@ func (s *Sender) Deliver(ctx context.Context, in schemas.Batch, done schemas.Com
 		return fmt.Errorf("deliver: %q is no topic of the %s sender's %s lane", in.Topic, s.options.Transport.Word(), s.options.Lane.Word())
 	}
 	now := s.nowUS()
+	b, _ := s.intakes.Get().(*intake)
 	for i := range in.Records {
-		if !done.MayPush() {
-			return nil // the next owner has them
+		if i%lookEvery == 0 && !done.MayPush() {
+			break // the next owner has them
 		}
 		r := &in.Records[i]
 		if r.Tombstone() {
@@ -163,38 +173,70 @@ func (s *Sender) Deliver(ctx context.Context, in schemas.Batch, done schemas.Com
 			s.free(f)
 			continue
 		}
-		s.withBroadcast(f, false)
+		if s.withBroadcast(f, &b.found, false) {
+			b.flights = append(b.flights, f)
+		}
+		if len(b.flights) >= mostQueuedAtOnce {
+			s.queueAll(b.flights, false)
+			b.flights = b.flights[:0]
+		}
 	}
+	s.queueAll(b.flights, false)
+	clear(b.flights[:cap(b.flights)])
+	b.flights, b.found = b.flights[:0], found{}
+	s.intakes.Put(b)
 	s.pump()
 	return nil
 }
 
-// withBroadcast finds what a send says. last: broadcasts has been read to its end since the send was seen.
-func (s *Sender) withBroadcast(f *flight, last bool) {
+const (
+	lookEvery        = 64  // records between two looks at whether the partition is still ours: some microseconds
+	mostQueuedAtOnce = 256 // so that the pump is not kept waiting for the lock
+)
+
+// intake is the memory of one Deliver, pooled.
+type intake struct {
+	flights []*flight // to be queued
+	found   found
+}
+
+// found is the broadcast that was looked for last: the next send is nearly always of the same.
+type found struct {
+	id schemas.ID // zero: none
+	broadcast
+	ok bool
+}
+
+// withBroadcast finds what a send says, and reports whether it is to be queued. last: broadcasts has been read to its end since the
+// send was seen.
+func (s *Sender) withBroadcast(f *flight, b *found, last bool) bool {
 	if f.broadcast.IsZero() {
 		f.aim(nil)
-		s.withContent(f)
-		return
+		return s.withContent(f)
 	}
-	b, ok := s.options.Catalog.find(f.broadcast)
+	if b.id != f.broadcast {
+		b.id = f.broadcast
+		b.broadcast, b.ok = s.options.Catalog.find(f.broadcast)
+	}
 	switch {
-	case !ok && !last:
+	case !b.ok && !last:
 		s.broadcasts.add(f)
-	case !ok:
+	case !b.ok:
 		f.attempt = attempt{id: f.id, made: f.send.Attempt}
 		f.requestedUS = f.send.RequestedAtUs
 		s.finish(f, rejected, "content_missing")
 	case b.app != f.device.App:
-		f.aim(&b)
+		f.aim(&b.broadcast)
 		s.finish(f, rejected, "wrong_app")
 	default:
-		f.aim(&b)
-		s.withContent(f)
+		f.aim(&b.broadcast)
+		return s.withContent(f)
 	}
+	return false
 }
 
-// withContent ends what is not to be pushed any more, moves on what is not yet due, and renders the rest.
-func (s *Sender) withContent(f *flight) {
+// withContent ends what is not to be pushed any more, moves on what is not yet due, and renders the rest, which is to be queued.
+func (s *Sender) withContent(f *flight) (queue bool) {
 	now := f.seenUS
 	const slack = int64(100 * time.Millisecond / time.Microsecond) // clocks of brokers and senders differ
 	switch due := f.send.NotBeforeUs; {
@@ -209,10 +251,11 @@ func (s *Sender) withContent(f *flight) {
 	default:
 		if err := f.render(); err != nil {
 			s.finish(f, rejected, renderReason(err))
-			return
+			return false
 		}
-		s.withAccount(f, false)
+		return true
 	}
+	return false
 }
 
 func outcomeOr(st step, o schemas.Outcome) schemas.Outcome {
@@ -229,20 +272,45 @@ func renderReason(err error) string {
 	return ErrBadContent.Error()
 }
 
-// withAccount queues a send for its app. last: apps has been read to its end since the send was seen.
-func (s *Sender) withAccount(f *flight, last bool) {
-	now := f.seenUS
-	s.mu.Lock()
-	if _, ok := s.credentials[f.device.App]; !ok {
-		s.mu.Unlock()
-		if !last {
-			s.apps.add(f)
-			return
-		}
-		s.park(f, "no_credentials")
+// queueAll queues sends for their apps. last: apps has been read to its end since the sends were seen.
+func (s *Sender) queueAll(flights []*flight, last bool) {
+	if len(flights) == 0 {
 		return
 	}
-	a := s.account(place{f.device.App, f.device.Environment})
+	var elsewhere []held
+	s.mu.Lock()
+	for _, f := range flights {
+		if h := s.queue(f, last); h.f != nil {
+			elsewhere = append(elsewhere, h)
+		}
+	}
+	s.mu.Unlock()
+	for _, h := range elsewhere {
+		switch h.by {
+		case limitNone:
+			s.apps.add(h.f)
+		case limitParked:
+			s.park(h.f, h.reason)
+		default:
+			s.putOff(h.f, h.by, h.waitUS)
+		}
+	}
+}
+
+// queue queues a send for its app, or says where else it goes; limitNone: it waits for what apps may say. Sender.mu is held.
+func (s *Sender) queue(f *flight, last bool) held {
+	now := f.seenUS
+	a := s.recent
+	if a == nil || a.env != f.device.Environment || a.app != f.device.App {
+		if _, ok := s.credentials[f.device.App]; !ok {
+			if !last {
+				return held{f: f}
+			}
+			return held{f: f, by: limitParked, reason: "no_credentials"}
+		}
+		a = s.account(place{f.device.App, f.device.Environment})
+		s.recent = a
+	}
 	f.account = a
 	wait, forDevice := a.wait(now, a.queue.len()), int64(0)
 	if s.devices != nil && !a.parked && !s.tooLong(wait, a.queue.len()) {
@@ -250,22 +318,15 @@ func (s *Sender) withAccount(f *flight, last bool) {
 	}
 	switch {
 	case a.parked && !a.mayProbe(now, s.options.Tiers[schemas.ParkedTier-1]):
-		reason := a.reason
-		s.mu.Unlock()
-		s.park(f, reason)
+		return held{f: f, by: limitParked, reason: a.reason}
 	case s.tooLong(wait, a.queue.len()):
-		by := a.why(now)
-		wait = a.reserve(now, wait)
-		s.mu.Unlock()
-		s.putOff(f, by, wait)
+		return held{f: f, by: a.why(now), waitUS: a.reserve(now, wait)}
 	case forDevice > 0:
-		s.mu.Unlock()
-		s.putOff(f, limitDevice, forDevice)
-	default:
-		f.probe = a.parked
-		s.enqueue(f)
-		s.mu.Unlock()
+		return held{f: f, by: limitDevice, waitUS: forDevice}
 	}
+	f.probe = a.parked
+	s.enqueue(f)
+	return held{}
 }
 
 // mostQueued bounds what an app that is held to a rate keeps in memory.
@@ -413,6 +474,7 @@ func (s *Sender) Owns(topic schemas.Topic, owned, partitions int) {
 func (s *Sender) setCredentials(app string, c sealed) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.recent = nil
 	if len(c.envelope) == 0 {
 		delete(s.credentials, app)
 	} else {

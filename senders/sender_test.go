@@ -440,6 +440,67 @@ func TestWhatIsNoLongerOursIsNeitherPushedNorCompleted(t *testing.T) {
 	})
 }
 
+// batcher is a provider that takes many pushes at once, and answers them together.
+type batcher struct {
+	*provider
+	answered func()
+	sizes    []int
+}
+
+func (p *batcher) PushAll(_ context.Context, requests []*senders.Request, done senders.Done) {
+	all := slices.Clone(requests)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sizes = append(p.sizes, len(all))
+	for _, r := range all {
+		p.pushes = append(p.pushes, r.Token)
+	}
+	go func() {
+		for _, r := range all {
+			done(r, *yes(r))
+		}
+		p.answered()
+	}()
+}
+
+func TestSendsOfOneBatchStartTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := &batcher{provider: &provider{}}
+		b := newBench(t, schemas.Bulk, func(o *senders.Options) {
+			o.Open = func(_ context.Context, a senders.Account) (senders.Provider, error) {
+				p.answered = a.Answered
+				return p, nil
+			}
+		})
+		defer b.sender.Close()
+		b.credentials("campus")
+		broadcast := schemas.NewID()
+		b.tell(func(out *schemas.Out) {
+			out.BroadcastRequested(&pushv1.BroadcastRequested{
+				BroadcastId: broadcast[:], RecordId: broadcast[:], App: "campus", Content: &pushv1.Content{Alert: pushv1.Content_ALERT_TEXT, Text: "hello"},
+			})
+		})
+		const n = 350
+		in := schemas.Batch{Topic: "sends.apns.bulk"}
+		for i := range n {
+			in.Records = append(in.Records, b.bulk(int64(i), broadcast, "campus", fmt.Sprintf("%04x", i)))
+		}
+		if err := b.sender.Deliver(t.Context(), in, b.done); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		for i := range n {
+			if got := b.done.finished(int64(i)); got.Outcome != pushv1.Outcome_OUTCOME_ACCEPTED {
+				t.Fatalf("offset %d: want accepted, got %+v", i, got)
+			}
+		}
+		if pushed := p.pushed(); len(pushed) != n || len(p.sizes) > 8 || slices.Max(p.sizes) != p.Limit() {
+			t.Errorf("want %d pushes in a few batches of up to %d, got %d in %v", n, p.Limit(), len(pushed), p.sizes)
+		}
+	})
+}
+
 func TestABulkSendSaysWhatItsBroadcastSays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

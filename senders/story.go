@@ -18,7 +18,11 @@ type story struct {
 func (f *flight) tell(out *schemas.Out) {
 	hash := f.s.hasher.Hash(f.key)
 	st, _ := f.s.stories.Get().(*story)
-	defer f.s.stories.Put(st)
+	st.tell(f, out, hash)
+	f.s.stories.Put(st)
+}
+
+func (st *story) tell(f *flight, out *schemas.Out, hash uint64) {
 	st.source.Lane, st.source.Tier, st.source.Offset = f.where.Lane, f.where.Tier, f.offset
 	made := f.answer.Outcome != 0
 	if f.step.fate == finish {

@@ -11,7 +11,7 @@ import (
 type waiters struct {
 	s       *Sender
 	catchUp func(ctx context.Context) error
-	resume  func(f *flight, last bool)
+	resume  func(f *flight)
 
 	mu      sync.Mutex
 	flights []*flight
@@ -62,7 +62,7 @@ func (w *waiters) run() {
 				w.s.drop(f)
 				continue
 			}
-			w.resume(f, true)
+			w.resume(f)
 		}
 		w.s.pump()
 	}

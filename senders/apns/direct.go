@@ -18,8 +18,9 @@ import (
 // for each connection. Tokens are apns2's.
 type direct struct {
 	*target
-	client *h2.Client
-	pool   sync.Pool // of *push
+	client  *h2.Client
+	pool    sync.Pool // of *push
+	batches sync.Pool // of *batch
 
 	heads headCache
 }
@@ -36,15 +37,17 @@ type push struct {
 	number []byte // a field's value, on its way
 }
 
-func openDirect(t *target, o Options) (*direct, error) {
+func openDirect(t *target, o Options, answered func()) (*direct, error) {
 	client, err := h2.NewClient(h2.ClientOptions{
 		Addr: addr(t.url), TLS: t.config, MaxConns: o.MaxConns, Timeout: t.timeout, MaxBody: maxAnswer, Keep: []string{"retry-after"},
+		Settled: answered,
 	})
 	if err != nil {
 		return nil, err
 	}
 	p := &direct{target: t, client: client}
 	p.heads.authority = t.url.Host
+	p.batches.New = func() any { return &batch{} }
 	p.pool.New = func() any {
 		f := &push{p: p}
 		f.Done = f.answered
@@ -57,33 +60,73 @@ func openDirect(t *target, o Options) (*direct, error) {
 
 // Push implements senders.Provider.
 func (p *direct) Push(ctx context.Context, r *senders.Request, done senders.Done) {
+	p.PushAll(ctx, []*senders.Request{r}, done)
+}
+
+// batch is the memory of one PushAll, pooled.
+type batch struct {
+	pushes   []*push
+	requests []*h2.Request // theirs
+}
+
+// PushAll implements senders.Batcher.
+func (p *direct) PushAll(ctx context.Context, requests []*senders.Request, done senders.Done) {
 	if ctx.Err() != nil {
-		done(r, senders.Result{NoAttempt: true})
+		for _, r := range requests {
+			done(r, senders.Result{NoAttempt: true})
+		}
 		return
 	}
-	f, _ := p.pool.Get().(*push)
-	f.ctx, f.r, f.done, f.began = ctx, r, done, r.At
-	if f.began.IsZero() {
-		f.began = time.Now()
-	}
-	if p.signer != nil {
-		var err error
-		if f.bearer, err = p.signer.bearer(f.began); err != nil {
+	b, _ := p.batches.Get().(*batch)
+	bearer, signed := p.bearer(requests[0].At)
+	for _, r := range requests {
+		f, _ := p.pool.Get().(*push)
+		f.ctx, f.r, f.done, f.began, f.bearer = ctx, r, done, r.At, bearer //nolint:fatcontext // one for each push, not one in another
+		if f.began.IsZero() {
+			f.began = time.Now()
+		}
+		if !signed {
 			f.end(unsigned())
-			return
+		} else if f.fill() != nil {
+			f.end(unsendable())
+		} else {
+			b.pushes, b.requests = append(b.pushes, f), append(b.requests, &f.Request)
 		}
 	}
-	err := f.fill()
-	if err == nil {
-		err = p.client.Start(ctx, &f.Request)
+	for from := 0; from < len(b.requests); {
+		n, err := p.client.StartAll(ctx, b.requests[from:])
+		if from += n; err == nil {
+			break
+		}
+		f := b.pushes[from] // those before it may be others' by now
+		from++
+		if ctx.Err() != nil || errors.Is(err, h2.ErrClosed) {
+			f.end(senders.Result{NoAttempt: true})
+		} else {
+			f.end(unsendable())
+		}
 	}
-	switch {
-	case err == nil:
-	case ctx.Err() != nil, errors.Is(err, h2.ErrClosed):
-		f.end(senders.Result{NoAttempt: true})
-	default:
-		f.end(senders.Result{Verdict: senders.Verdict{Outcome: rejected}, Reason: senders.ReasonUnsendable})
+	clear(b.pushes)
+	clear(b.requests)
+	b.pushes, b.requests = b.pushes[:0], b.requests[:0]
+	p.batches.Put(b)
+}
+
+// bearer is the provider token of pushes that begin at began, where the account has one; false: its key does not sign.
+func (p *direct) bearer(began time.Time) (string, bool) {
+	if p.signer == nil {
+		return "", true
 	}
+	if began.IsZero() {
+		began = time.Now()
+	}
+	bearer, err := p.signer.bearer(began)
+	return bearer, err == nil
+}
+
+// unsendable is the end of a push that HTTP cannot carry.
+func unsendable() senders.Result {
+	return senders.Result{Verdict: senders.Verdict{Outcome: rejected}, Reason: senders.ReasonUnsendable}
 }
 
 // fill writes the request.
@@ -111,10 +154,18 @@ var (
 	lengthField     = h2.NewName("content-length")
 )
 
+// plain are the bytes that stand in a path as they are, whatever a path's syntax says of others.
+var plain = func() (t [256]bool) {
+	for _, c := range "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" {
+		t[c] = true
+	}
+	return t
+}()
+
 // appendToken appends a device token as a path has it. All that Apple ever gave out are hex digits.
 func appendToken(b []byte, token string) []byte {
 	for i := range len(token) {
-		if c := token[i]; (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+		if !plain[token[i]] {
 			return append(b, url.PathEscape(token)...)
 		}
 	}

@@ -18,6 +18,9 @@ type direct struct {
 	*target
 	client *h2.Client
 	pool   sync.Pool // of *push
+	groups sync.Pool // of *group
+
+	answered func() // Account.Answered
 
 	life context.Context //nolint:containedctx // ends with Close: the first fetch outlives Open
 	end  context.CancelFunc
@@ -44,19 +47,21 @@ type push struct {
 	value  []byte // of a field, on its way
 }
 
-func openDirect(t *target, o Options) (senders.Provider, error) {
+func openDirect(t *target, o Options, answered func()) (senders.Provider, error) {
 	client, err := h2.NewClient(h2.ClientOptions{
 		Addr: addr(t.url), TLS: t.trust, MaxConns: o.MaxConns, Timeout: t.timeout, MaxBody: maxAnswer, Keep: []string{"retry-after"},
+		Settled: answered,
 	})
 	if err != nil {
 		return nil, err
 	}
-	p := &direct{target: t, client: client}
+	p := &direct{target: t, client: client, answered: answered}
 	p.pool.New = func() any {
 		f := &push{p: p}
 		f.Done = f.answered
 		return f
 	}
+	p.groups.New = func() any { return &group{} }
 	p.life, p.end = context.WithCancel(context.Background())
 	client.Warm()
 	p.bg.Go(func() { _ = p.tokens.ready(p.life) }) // a failure shows at the first push
@@ -65,31 +70,62 @@ func openDirect(t *target, o Options) (senders.Provider, error) {
 
 // Push implements senders.Provider.
 func (p *direct) Push(ctx context.Context, r *senders.Request, done senders.Done) {
+	p.PushAll(ctx, []*senders.Request{r}, done)
+}
+
+// group is the memory of one PushAll, pooled.
+type group struct {
+	pushes   []*push
+	requests []*h2.Request // theirs
+}
+
+// PushAll implements senders.Batcher.
+func (p *direct) PushAll(ctx context.Context, requests []*senders.Request, done senders.Done) {
 	if ctx.Err() != nil {
-		done(r, senders.Result{NoAttempt: true})
+		for _, r := range requests {
+			done(r, senders.Result{NoAttempt: true})
+		}
 		return
 	}
-	f, _ := p.pool.Get().(*push)
-	f.ctx, f.r, f.done, f.began = ctx, r, done, r.At
-	if f.began.IsZero() {
-		f.began = time.Now()
+	g, _ := p.groups.Get().(*group)
+	defer p.free(g)
+	now := requests[0].At
+	if now.IsZero() {
+		now = time.Now()
 	}
-	var ok bool
-	if f.access, ok = p.tokens.access(f.began); ok { //nolint:contextcheck // a fetch is for all, not for who came first
-		f.start()
+	for _, r := range requests {
+		f, _ := p.pool.Get().(*push)
+		f.ctx, f.r, f.done, f.began = ctx, r, done, r.At //nolint:fatcontext // one for each push, not one in another
+		if f.began.IsZero() {
+			f.began = now
+		}
+		g.pushes = append(g.pushes, f)
+	}
+	access, ok := p.tokens.access(now) //nolint:contextcheck // a fetch is for all, not for who came first
+	if ok {
+		p.start(ctx, g, access)
 		return
 	}
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
-		f.finish(senders.Result{NoAttempt: true})
+		for _, f := range g.pushes {
+			f.finish(senders.Result{NoAttempt: true})
+		}
 		return
 	}
-	p.waiting = append(p.waiting, f)
-	if len(p.waiting) == 1 {
+	if len(p.waiting) == 0 {
 		p.fetches.Go(p.await)
 	}
+	p.waiting = append(p.waiting, g.pushes...)
 	p.mu.Unlock()
+}
+
+func (p *direct) free(g *group) {
+	clear(g.pushes)
+	clear(g.requests)
+	g.pushes, g.requests = g.pushes[:0], g.requests[:0]
+	p.groups.Put(g)
 }
 
 // await starts what waits when there is a token, or ends it.
@@ -102,45 +138,69 @@ func (p *direct) await() {
 	p.waiting = nil
 	p.mu.Unlock()
 	now := time.Now()
+	access, ok := p.tokens.access(now)
+	if err == nil {
+		err = errNoToken // if it is not ok, it was refused in the meantime
+	}
 	for _, f := range waiting {
-		var ok bool
-		if f.access, ok = p.tokens.access(now); ok {
-			f.began = now
-			f.start()
+		if !ok {
+			f.finish(unready(job{ctx: f.ctx}, err))
 			continue
 		}
-		cause := err
-		if cause == nil {
-			cause = errNoToken // refused in the meantime
+		f.began = now
+		g, _ := p.groups.Get().(*group)
+		g.pushes = append(g.pushes, f)
+		p.start(f.ctx, g, access)
+		p.free(g)
+	}
+	if p.answered != nil {
+		p.answered() // of those that have ended
+	}
+}
+
+// start puts pushes with the same context on the wire.
+func (p *direct) start(ctx context.Context, g *group, access string) {
+	head, err := p.headFor(access)
+	if err != nil {
+		for _, f := range g.pushes {
+			f.finish(unsendable())
 		}
-		f.finish(unready(job{ctx: f.ctx}, cause))
+		return
+	}
+	for _, f := range g.pushes {
+		f.access = access
+		f.fill(head)
+		g.requests = append(g.requests, &f.Request)
+	}
+	for from := 0; from < len(g.requests); {
+		n, err := p.client.StartAll(ctx, g.requests[from:])
+		if from += n; err == nil {
+			return
+		}
+		f := g.pushes[from] // those before it may be others' by now
+		from++
+		if ctx.Err() != nil || errors.Is(err, h2.ErrClosed) {
+			f.finish(senders.Result{NoAttempt: true})
+		} else {
+			f.finish(unsendable())
+		}
 	}
 }
 
-// start puts the push on the wire.
-func (f *push) start() {
-	err := f.fill()
-	if err == nil {
-		err = f.p.client.Start(f.ctx, &f.Request)
-	}
-	switch {
-	case err == nil:
-	case f.ctx.Err() != nil, errors.Is(err, h2.ErrClosed):
-		f.finish(senders.Result{NoAttempt: true})
-	default:
-		f.finish(senders.Result{Verdict: senders.Verdict{Outcome: rejected}, Reason: senders.ReasonUnsendable})
-	}
+// unsendable is the end of a push that HTTP cannot carry.
+func unsendable() senders.Result {
+	return senders.Result{Verdict: senders.Verdict{Outcome: rejected}, Reason: senders.ReasonUnsendable}
 }
 
-func (f *push) fill() (err error) {
+// fill writes the request.
+func (f *push) fill(head *h2.Head) {
 	r := f.r
-	f.Head, err = f.p.headFor(f.access)
 	ttl := int64(-1)
 	if r.ExpiresUS > 0 {
 		ttl = max((r.ExpiresUS-f.began.UnixMicro())/1e6, 0)
 	}
 	f.body = r.FCM.AppendStart(f.body[:0], r.Token, ttl)
-	f.Body, f.Tail = f.body, r.FCM.Tail
+	f.Head, f.Body, f.Tail = head, f.body, r.FCM.Tail
 	f.Deadline = f.began.Add(f.p.timeout)
 	f.Fields.Reset()
 	f.Fields.PutInt(lengthField, int64(len(f.Body)+len(f.Tail)))
@@ -148,7 +208,6 @@ func (f *push) fill() (err error) {
 		f.value = r.SendID.Append(f.value[:0])
 		f.Fields.Put(sendIDField, f.value)
 	}
-	return err
 }
 
 // The fields that are different each time; sendIDField is sendIDHeader as HTTP/2 writes it.

@@ -90,7 +90,7 @@ func Open(_ context.Context, a senders.Account, o Options) (senders.Provider, er
 	case senders.StockTransport:
 		return openStock(t, o) //nolint:contextcheck // a provider outlives the call that opens it
 	case "", senders.H2Transport:
-		return openDirect(t, o)
+		return openDirect(t, o, a.Answered)
 	}
 	return nil, fmt.Errorf("fcm: %q is no transport: want %s or %s", o.Transport, senders.StockTransport, senders.H2Transport)
 }

@@ -38,6 +38,9 @@ type ClientOptions struct {
 	MaxBody int
 	// Keep names, in lower case, the response fields that are kept. Nil: all.
 	Keep []string
+	// Settled is called after Dones, by the same goroutine and once for those that came together: it must not wait either. Nil: nobody
+	// needs it.
+	Settled func()
 	// Log hears of connections. Nil: nobody does.
 	Log *slog.Logger
 }
@@ -158,40 +161,60 @@ func (c *Client) streamWindow() int { return max(2*c.o.MaxBody, defaultWindow) }
 // called. What finds no place waits for one, in order, until its deadline or the end of ctx, which are looked at every 25 ms: the
 // caller bounds how many requests it starts.
 func (c *Client) Start(ctx context.Context, r *Request) error {
-	switch {
-	case r.Head == nil || r.Done == nil:
-		return notSent(errors.New("a request needs Head and Done"))
-	case r.Head.hasPath != (len(r.Path) == 0):
-		return notSent(errors.New("want a path in either the head or the request"))
-	case !validPath(r.Path):
-		return notSent(errors.New("a path with a space or a control character"))
-	case r.Fields.err != nil:
-		return notSent(r.Fields.err)
-	}
+	_, err := c.StartAll(ctx, []*Request{r})
+	return err
+}
+
+// StartAll starts requests as Start does, in order, for less than they cost one by one. It stops at the first that cannot be started:
+// err says why, and started counts those before it. The slice is the caller's again when it returns.
+func (c *Client) StartAll(ctx context.Context, requests []*Request) (started int, err error) {
 	if err := ctx.Err(); err != nil {
-		return notSent(err)
+		return 0, notSent(err)
 	}
-	expires := r.Deadline
-	if expires.IsZero() {
-		expires = time.Now().Add(c.o.Timeout)
+	sound := 0
+	var expires time.Time // of those without a deadline
+	for ; sound < len(requests); sound++ {
+		if err = requests[sound].check(); err != nil {
+			break
+		}
+		if expires.IsZero() && requests[sound].Deadline.IsZero() {
+			expires = time.Now().Add(c.o.Timeout)
+		}
 	}
 	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return notSent(ErrClosed)
+	var l *link
+	for _, r := range requests[:sound] {
+		switch {
+		case c.closed:
+			err = notSent(ErrClosed)
+		case r.busy:
+			err = notSent(errUnderWay)
+		}
+		if c.closed || r.busy {
+			break
+		}
+		started++
+		r.begin(ctx)
+		if r.expires = r.Deadline; r.expires.IsZero() {
+			r.expires = expires
+		}
+		if l == nil || !l.room() {
+			if l = c.pick(); c.waiting.len() > 0 {
+				l = nil // those that wait come first
+			}
+		}
+		if l != nil {
+			l.send(r)
+		} else {
+			c.waiting.push(r)
+		}
 	}
-	if r.busy {
+	if started == 0 {
 		c.mu.Unlock()
-		return notSent(errors.New("the request is under way already"))
+		return 0, err
 	}
-	c.calls.Add(1)
-	r.busy, r.ctx, r.expires, r.link, r.resends = true, ctx, expires, nil, 0
-	r.response.Status, r.response.Cut = 0, false
-	r.response.Body, r.response.fields = r.response.Body[:0], r.response.fields[:0]
-	if l := c.pick(); l != nil && c.waiting.len() == 0 {
-		l.send(r)
-	} else {
-		c.waiting.push(r)
+	c.calls.Add(started)
+	if c.waiting.len() > 0 {
 		c.pump()
 	}
 	if c.slow {
@@ -199,16 +222,7 @@ func (c *Client) Start(ctx context.Context, r *Request) error {
 	}
 	var spare []outcome
 	c.unlock(&spare)
-	return nil
-}
-
-func validPath(p []byte) bool {
-	for _, b := range p {
-		if b <= ' ' || b == 0x7f {
-			return false
-		}
-	}
-	return true
+	return started, err
 }
 
 // Do starts a request and waits for its end; r.Done is the client's meanwhile. It ends with ctx at once. The response is valid until r
@@ -278,6 +292,9 @@ func (c *Client) unlock(spare *[]outcome) {
 			res = nil
 		}
 		o.r.Done(o.r, res, o.err)
+	}
+	if c.o.Settled != nil {
+		c.o.Settled()
 	}
 	c.calls.Add(-len(due))
 	clear(due)

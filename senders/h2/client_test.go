@@ -207,6 +207,57 @@ func TestCallbacksMayStartTheNextRequest(t *testing.T) {
 	}
 }
 
+// TestRequestsThatStartTogether: more of them than there are places, and one in their midst that cannot be started.
+func TestRequestsThatStartTogether(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, implementation string) {
+		s := serve(t, implementation, 10, echo)
+		var settled, ended atomic.Int32
+		c := s.client(t, func(o *h2.ClientOptions) {
+			o.MaxConns = 2
+			o.Settled = func() {
+				for now, old := ended.Load(), settled.Load(); now > old && !settled.CompareAndSwap(old, now); old = settled.Load() {
+				}
+			}
+		})
+		const n, bad = 90, 40
+		answers := make(chan int, n)
+		requests := make([]*h2.Request, n)
+		constant := head(t, s.addr, "")
+		for i := range requests {
+			requests[i] = &h2.Request{Head: constant, Path: fmt.Appendf(nil, "/p/%d", i), Body: []byte("body"), Done: func(_ *h2.Request, res *h2.Response, err error) {
+				if err != nil || res.Get("x-path") != fmt.Sprintf("/p/%d", i) {
+					t.Errorf("request %d: %v", i, err)
+				}
+				ended.Add(1)
+				answers <- i
+			}}
+		}
+		requests[bad].Path = []byte("/a b")
+		started, err := c.StartAll(t.Context(), requests)
+		if started != bad || !errors.Is(err, h2.ErrNotSent) {
+			t.Fatalf("want %d started and %v, got %d, %v", bad, h2.ErrNotSent, started, err)
+		}
+		if started, err = c.StartAll(t.Context(), requests[bad+1:]); started != n-bad-1 || err != nil {
+			t.Fatalf("want the rest started, got %d, %v", started, err)
+		}
+		seen := map[int]bool{}
+		for range n - 1 {
+			seen[<-answers] = true
+		}
+		if len(seen) != n-1 || seen[bad] {
+			t.Errorf("want each of the others answered once, got %d", len(seen))
+		}
+		c.Shutdown(t.Context())
+		if got := settled.Load(); got != n-1 {
+			t.Errorf("want Settled after the last answer, got it last after %d", got)
+		}
+		if started, err = c.StartAll(t.Context(), requests[:2]); started != 0 || !errors.Is(err, h2.ErrClosed) {
+			t.Errorf("want %v, got %d, %v", h2.ErrClosed, started, err)
+		}
+	})
+}
+
 func TestABodyLongerThanKeptIsCut(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, implementation string) {

@@ -101,8 +101,7 @@ func parseFrameHeader(b []byte) frameHeader {
 }
 
 func appendFrameHeader(b []byte, length int, kind, flags byte, stream uint32) []byte {
-	b = append(b, byte(length>>16), byte(length>>8), byte(length), kind, flags)
-	return binary.BigEndian.AppendUint32(b, stream)
+	return append(b, byte(length>>16), byte(length>>8), byte(length), kind, flags, byte(stream>>24), byte(stream>>16), byte(stream>>8), byte(stream))
 }
 
 func putFrameLength(b []byte, length int) {

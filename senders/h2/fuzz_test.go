@@ -140,6 +140,23 @@ func compare(t *testing.T, keep []string, fragments ...[]byte) {
 	}
 }
 
+// FuzzPath holds the look at eight bytes at a time against one at each.
+func FuzzPath(f *testing.F) {
+	for at := range 17 {
+		for _, c := range []byte{0, ' ', '!', 0x7e, 0x7f, 0x80, 0xa0, 0xff} {
+			path := []byte("/3/device/0011ff~")
+			path[at] = c
+			f.Add(path)
+		}
+	}
+	f.Fuzz(func(t *testing.T, path []byte) {
+		want := !slices.ContainsFunc(path, func(c byte) bool { return c <= ' ' || c == 0x7f })
+		if got := validPath(path); got != want {
+			t.Errorf("%q: want %v, got %v", path, want, got)
+		}
+	})
+}
+
 // FuzzFields decodes what is encoded.
 func FuzzFields(f *testing.F) {
 	f.Add("x-id", "123e4567", "/3/device/00ff", 3)

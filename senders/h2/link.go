@@ -110,15 +110,13 @@ func (l *link) send(r *Request) {
 	if len(r.Body)+len(r.Tail) == 0 {
 		flags |= flagEndStream
 	}
-	start := len(l.buf)
-	l.buf = appendFrameHeader(l.buf, 0, frameHeaders, flags, id)
 	head := l.enc.head(r.Head)
-	l.buf = append(l.buf, head.pseudo...)
+	start, b := len(l.buf), l.buf
+	b = append(appendFrameHeader(b, 0, frameHeaders, flags, id), head.pseudo...)
 	if !r.Head.hasPath {
-		l.buf = appendPath(l.buf, r.Path)
+		b = appendPath(b, r.Path)
 	}
-	l.buf = append(l.buf, head.fields...)
-	l.buf = append(l.buf, r.Fields.block...)
+	l.buf = append(append(b, head.fields...), r.Fields.block...)
 	if n := len(l.buf) - start - frameHeaderSize; n <= l.peerFrame {
 		putFrameLength(l.buf[start:], n)
 	} else {
@@ -163,8 +161,8 @@ func (l *link) flow(r *Request) bool {
 		}
 		first := min(int(n), len(r.unsent))
 		rest := int(n) - first
-		l.buf = appendFrameHeader(l.buf, int(n), frameData, flags, r.id)
-		l.buf = append(append(l.buf, r.unsent[:first]...), r.tail[:rest]...)
+		b := appendFrameHeader(l.buf, int(n), frameData, flags, r.id)
+		l.buf = append(append(b, r.unsent[:first]...), r.tail[:rest]...)
 		r.unsent, r.tail = r.unsent[first:], r.tail[rest:]
 		l.window -= n
 		r.window -= n

@@ -2,6 +2,7 @@ package h2
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -168,6 +169,61 @@ type Request struct {
 	answered bool   // the final header block has come
 	resends  int
 	busy     bool // between Start and Done
+}
+
+var (
+	errIncomplete = errors.New("a request needs Head and Done")
+	errOnePath    = errors.New("want a path in either the head or the request")
+	errBadPath    = errors.New("a path with a space or a control character")
+	errUnderWay   = errors.New("the request is under way already")
+)
+
+// check says why a request cannot be sent.
+func (r *Request) check() error {
+	switch {
+	case r.Head == nil || r.Done == nil:
+		return notSent(errIncomplete)
+	case r.Head.hasPath != (len(r.Path) == 0):
+		return notSent(errOnePath)
+	case !validPath(r.Path):
+		return notSent(errBadPath)
+	case r.Fields.err != nil:
+		return notSent(r.Fields.err)
+	}
+	return nil
+}
+
+// begin makes a request ready for its way; Client.mu is held.
+func (r *Request) begin(ctx context.Context) {
+	r.busy, r.ctx, r.link, r.resends = true, ctx, nil, 0
+	r.response.Status, r.response.Cut = 0, false
+	r.response.Body, r.response.fields = r.response.Body[:0], r.response.fields[:0]
+}
+
+// Patterns of eight bytes at a time.
+const (
+	eachByte  = 0x0101010101010101
+	eachHigh  = 0x80 * eachByte
+	eachSpace = (' ' + 1) * eachByte
+	eachDEL   = 0x7f * eachByte
+)
+
+// validPath reports whether there is no space and no control character in p.
+func validPath(p []byte) bool {
+	for ; len(p) >= 8; p = p[8:] {
+		x := binary.LittleEndian.Uint64(p)
+		del := x ^ eachDEL
+		// A byte below n: a borrow that its own high bit does not explain. It may be told of a byte above such a one too, never of none.
+		if (x-eachSpace)&^x&eachHigh != 0 || (del-eachByte)&^del&eachHigh != 0 {
+			return false
+		}
+	}
+	for _, b := range p {
+		if b <= ' ' || b == 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 // Response is an answer, whole.

@@ -56,6 +56,7 @@ func Run(t *testing.T, transport schemas.Transport, start func(t *testing.T) Ser
 	}{
 		{"AnAcceptedPushHasALatency", accepted},
 		{"ManyPushesAreAnsweredOnceEach", many},
+		{"PushesThatStartTogetherAreAnsweredOnceEach", together},
 		{"RefusalsAreOutcomes", refusals},
 		{"NothingIsSentAgainBehindTheCaller", onlyOnce},
 		{"ABrokenConnectionIsUnavailableAndTheNextPushWorks", broken},
@@ -193,6 +194,54 @@ func many(t *testing.T, s *suite) {
 		if got, seen := counts[i].Load(), s.server.Seen(t, s.server.Token(i)); got != 1 || seen != 1 {
 			t.Fatalf("push %d: want answered and seen once, got %d and %d", i, got, seen)
 		}
+	}
+}
+
+// together pushes in batches where the provider takes them, more than fit at once, and some that no server sees.
+func together(t *testing.T, s *suite) {
+	p := s.open(t, 0)
+	batcher, ok := p.(senders.Batcher)
+	if !ok {
+		t.Skip("the provider takes one push at a time")
+	}
+	const n, size = 1200, 300
+	counts := make([]atomic.Int32, n)
+	var wg sync.WaitGroup
+	for from := 0; from < n; from += size {
+		requests := make([]*senders.Request, size)
+		for i := range requests {
+			requests[i] = Request(t, s.transport, s.server.Token(from+i))
+			requests[i].Tag = from + i
+		}
+		wg.Add(size)
+		batcher.PushAll(t.Context(), requests, func(r *senders.Request, answer senders.Result) {
+			defer wg.Done()
+			if answer.Outcome != pushv1.Outcome_OUTCOME_ACCEPTED {
+				t.Errorf("push %v: want accepted, got %+v", r.Tag, answer)
+			}
+			if i, ok := r.Tag.(int); ok {
+				counts[i].Add(1)
+			}
+		})
+		clear(requests) // the caller's again
+	}
+	wg.Wait()
+	for i := range counts {
+		if got, seen := counts[i].Load(), s.server.Seen(t, s.server.Token(i)); got != 1 || seen != 1 {
+			t.Fatalf("push %d: want answered and seen once, got %d and %d", i, got, seen)
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	unseen := 0
+	batcher.PushAll(ended, []*senders.Request{Request(t, s.transport, s.server.Token(n)), Request(t, s.transport, s.server.Token(n+1))},
+		func(_ *senders.Request, answer senders.Result) {
+			if answer.NoAttempt {
+				unseen++
+			}
+		})
+	if unseen != 2 || s.server.Seen(t, s.server.Token(n)) != 0 {
+		t.Errorf("want two pushes under an ended context to be no attempts, got %d", unseen)
 	}
 }
 
