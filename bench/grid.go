@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"time"
 
@@ -50,15 +51,19 @@ func (c cell) name(client string) string {
 	return fmt.Sprintf("sender/%s/%dms/%s/%s", c.transport.Word(), c.latency.Milliseconds(), c.size, client)
 }
 
+// figures are the names of a client's rows.
+func (c cell) figures(client string) []string {
+	rows := []string{c.name(client) + "/cpu_us", c.name(client) + "/rate", c.name(client) + "/rss_mb"}
+	if c.latency > 0 && client == senders.H2Transport {
+		rows = append(rows, c.name(client)+"/little")
+	}
+	return rows
+}
+
 func (c cell) benchmark() benchmark {
 	var rows []string
 	for _, client := range c.clients {
-		for _, figure := range []string{"cpu_us", "rate", "rss_mb"} {
-			rows = append(rows, c.name(client)+"/"+figure)
-		}
-	}
-	if c.latency > 0 {
-		rows = append(rows, c.name(senders.H2Transport)+"/little")
+		rows = append(rows, c.figures(client)...)
 	}
 	return benchmark{
 		rows, fmt.Sprintf("the whole %s sender (read, push, outcome, commit), answers after %s, payloads of %s: in turns %q", c.transport.Word(), c.latency, c.size, c.clients),
@@ -132,7 +137,22 @@ func (h *harness) startSurroundings(ctx context.Context) (c *cluster, p *provide
 	}, nil
 }
 
+// wanted are the clients with a row that only matches; without the floor there is nothing to compare with.
+func (c cell) wanted(only *regexp.Regexp) (clients []string) {
+	for _, client := range c.clients {
+		if slices.ContainsFunc(c.figures(client), only.MatchString) {
+			clients = append(clients, client)
+		}
+	}
+	return clients
+}
+
 func (h *harness) grid(ctx context.Context, c cell) (rows []Row, err error) {
+	only, err := regexp.Compile(h.Only)
+	if err != nil {
+		return nil, fmt.Errorf("which benchmarks: %w", err)
+	}
+	c.clients = c.wanted(only)
 	cluster, p, end, err := h.startSurroundings(ctx)
 	if err != nil {
 		return nil, err
@@ -198,7 +218,7 @@ func (c cell) rows(reports map[string][]clientReport) []Row {
 			row(name+"/rate", "pushes/s", figures(client, clientReport.rate), versus(clientReport.rate)),
 			row(name+"/rss_mb", "MB", figures(client, rss), versus(rss)))
 	}
-	if c.latency > 0 {
+	if c.latency > 0 && slices.Contains(c.clients, senders.H2Transport) {
 		little := row(c.name(senders.H2Transport)+"/little", "ratio", figures(senders.H2Transport, func(r clientReport) float64 { return r.little(c.latency) }), nil)
 		little.Baseline, little.Ratio = 1, little.Value
 		rows = append(rows, little)
