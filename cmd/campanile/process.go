@@ -20,6 +20,7 @@ import (
 	"github.com/campanile-push/campanile/projections"
 	"github.com/campanile-push/campanile/projections/clickhouse"
 	"github.com/campanile-push/campanile/senders/apns"
+	"github.com/campanile-push/campanile/senders/fcm"
 )
 
 // process is a running campanile: what its stages stand on, and their supervisor.
@@ -36,6 +37,7 @@ type process struct {
 	store     projections.DeviceStore
 	analytics *clickhouse.Analytics // nil: none can be had
 	signers   *apns.Signers
+	tokens    *fcm.Tokens
 	senders   *pacing
 
 	analyticsAddress string // a URL with a password in it

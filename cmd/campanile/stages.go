@@ -356,7 +356,10 @@ func (p *process) opener(t schemas.Transport) (func(context.Context, senders.Acc
 		if err != nil {
 			return nil, fmt.Errorf("fcm.ca: %w", err)
 		}
-		o := fcm.Options{Endpoint: p.cfg.FCM.Endpoint, RootCAs: pool, Transport: p.cfg.Senders.Transport, Limit: limit, MaxConns: limit/fcmStreams + 2}
+		if p.tokens == nil {
+			p.tokens = &fcm.Tokens{}
+		}
+		o := fcm.Options{Endpoint: p.cfg.FCM.Endpoint, RootCAs: pool, Tokens: p.tokens, Transport: p.cfg.Senders.Transport, Limit: limit, MaxConns: limit/fcmStreams + 2}
 		return func(ctx context.Context, a senders.Account) (senders.Provider, error) { return fcm.Open(ctx, a, o) }, nil
 	}
 	return nil, fmt.Errorf("no sender for %s", t)

@@ -5,23 +5,32 @@ import (
 	"crypto/x509"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sideshow/apns2/token"
 )
 
-// Apple refuses a provider token older than an hour, and tokens made more often than every 20 minutes. apns2 makes a new one after
-// 50 minutes, in the middle of a push and without a word of errors: ours is always ahead of that.
+// Apple refuses a provider token older than an hour, and tokens made more often than every 20 minutes, over all of a team's. So every
+// process makes the same one: issued at the last multiple of renewEvery since the year 1, and signed deterministically. A fleet pushes
+// under one token, and so does a process that has just started again. It goes over to the next renewLag later, when the clocks of all, and
+// Apple's, have passed that moment.
 const (
-	renewAfter = 45 * time.Minute
+	renewEvery = 40 * time.Minute
+	renewLag   = time.Minute
 	renewLeast = 20 * time.Minute
+	mostAge    = 55 * time.Minute // beyond it a token is made whatever Apple said: the old one is about to be refused
 )
 
-// Signers keep one provider token for each team and key, whatever the number of apps, environments and connections that use it:
-// Apple counts the tokens of a team together. The zero value is ready, and safe for concurrent use.
+// issueTime is when the token that is in use now was issued.
+func issueTime(now time.Time) time.Time { return now.Add(-renewLag).Truncate(renewEvery) }
+
+// Signers keep one provider token for each team and key, whatever the number of apps, environments and connections that use it. The
+// zero value is ready, and safe for concurrent use.
 type Signers struct {
-	mu    sync.Mutex
-	byKey map[signerKey]*signer
+	mu     sync.Mutex
+	byKey  map[signerKey]*signer
+	byTeam map[string]*team
 }
 
 type signerKey struct {
@@ -29,12 +38,21 @@ type signerKey struct {
 	key         [sha256.Size]byte // of the public key: two files under one key id are two signers
 }
 
+// team is what Apple counts together.
+type team struct {
+	heldUS atomic.Int64 // no token is made before, Unix microseconds
+}
+
+func (t *team) held(now time.Time) bool { return now.UnixMicro() < t.heldUS.Load() }
+
 // signer makes the provider tokens of one key.
 type signer struct {
-	mu    sync.Mutex
-	token *token.Token // what apns2 takes its bearer from
-	made  time.Time
-	held  time.Time // none is made before
+	team *team
+
+	mu     sync.Mutex
+	token  *token.Token // what apns2 takes its bearer from
+	issued time.Time    // of the token; zero: none was made
+	next   time.Time    // when the next is due
 }
 
 func (s *Signers) of(p *parsed, now time.Time) (*signer, error) {
@@ -48,25 +66,31 @@ func (s *Signers) of(p *parsed, now time.Time) (*signer, error) {
 	if found := s.byKey[k]; found != nil {
 		return found, nil
 	}
-	made := &signer{token: &token.Token{AuthKey: p.key, KeyID: p.keyID, TeamID: p.team}}
+	if s.byKey == nil {
+		s.byKey, s.byTeam = map[signerKey]*signer{}, map[string]*team{}
+	}
+	if s.byTeam[p.team] == nil {
+		s.byTeam[p.team] = &team{}
+	}
+	made := &signer{team: s.byTeam[p.team], token: &token.Token{AuthKey: p.key, KeyID: p.keyID, TeamID: p.team}}
 	if err := made.fresh(now); err != nil {
 		return nil, bad("the .p8 key does not sign: %w", err)
-	}
-	if s.byKey == nil {
-		s.byKey = map[signerKey]*signer{}
 	}
 	s.byKey[k] = made
 	return made, nil
 }
 
-// fresh makes a new token where the present one is getting old. It costs a lock where it is not.
+// fresh goes over to the next token when its time has come. It costs a lock when it has not.
 func (s *signer) fresh(now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.made.IsZero() && now.Sub(s.made) < renewAfter {
+	age := now.Sub(s.issued)
+	switch {
+	case s.issued.IsZero(), age < -renewLag: // the clock was set back
+	case now.Before(s.next), age < mostAge && s.team.held(now):
 		return nil
 	}
-	return s.make(now)
+	return s.make(issueTime(now))
 }
 
 // bearer is a token that is fresh.
@@ -80,13 +104,19 @@ func (s *signer) bearer(now time.Time) (string, error) {
 }
 
 // make signs a token; s.mu is held.
-func (s *signer) make(now time.Time) error {
-	s.token.Lock()
-	defer s.token.Unlock()
-	if _, err := s.token.Generate(); err != nil {
+func (s *signer) make(issued time.Time) error {
+	text, err := sign(s.token.AuthKey, s.token.KeyID, s.token.TeamID, issued)
+	if err != nil {
 		return fmt.Errorf("sign provider token: %w", err)
 	}
-	s.made = now
+	s.token.Lock()
+	defer s.token.Unlock()
+	s.token.Bearer, s.token.IssuedAt = text, issued.Unix()
+	s.issued = issued
+	s.next = issued.Truncate(renewEvery).Add(renewEvery + renewLag)
+	if least := issued.Add(renewLeast); s.next.Before(least) {
+		s.next = least
+	}
 	return nil
 }
 
@@ -98,15 +128,11 @@ func (s *signer) refused(bearer string, now time.Time) error {
 	s.token.Lock()
 	current := s.token.Bearer
 	s.token.Unlock()
-	if bearer != current || now.Sub(s.made) < renewLeast || now.Before(s.held) {
+	if bearer != current || now.Sub(s.issued) < renewLeast || s.team.held(now) {
 		return nil
 	}
 	return s.make(now)
 }
 
-// hold makes no token for 20 minutes after APNs complained of too many.
-func (s *signer) hold(now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.held = now.Add(renewLeast)
-}
+// hold makes no token of the team for 20 minutes after APNs complained of too many.
+func (s *signer) hold(now time.Time) { s.team.heldUS.Store(now.Add(renewLeast).UnixMicro()) }

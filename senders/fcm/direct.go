@@ -53,6 +53,7 @@ func openDirect(t *target, o Options, answered func()) (senders.Provider, error)
 		Settled: answered,
 	})
 	if err != nil {
+		t.tokens.release()
 		return nil, err
 	}
 	p := &direct{target: t, client: client, answered: answered}
@@ -273,13 +274,15 @@ func (f *push) finish(answer senders.Result) {
 // Close implements senders.Provider.
 func (p *direct) Close() error {
 	p.mu.Lock()
+	again := p.closed
 	p.closed = true
 	p.mu.Unlock()
 	p.fetches.Wait()
 	p.client.Shutdown(context.Background()) // every push has a deadline
 	p.end()
 	p.bg.Wait()
-	p.tokens.wg.Wait()
-	p.idle()
+	if !again {
+		p.tokens.release()
+	}
 	return nil
 }

@@ -232,6 +232,32 @@ func TestARefusedAccessTokenIsReplacedOnce(t *testing.T) {
 	})
 }
 
+// TestOneServiceAccountHasOneAccessToken: both lanes of a project, and what is pushed apart.
+func TestOneServiceAccountHasOneAccessToken(t *testing.T) {
+	t.Parallel()
+	s := start(t, "")
+	var tokens fcm.Tokens
+	a := senders.Account{App: "moodle", FCM: credentials(t, s.URL+"/token")}
+	for i, transport := range append(transports, transports...) {
+		a.Apart = i > 1
+		p, err := fcm.Open(t.Context(), a, fcm.Options{Endpoint: s.URL, RootCAs: s.Roots, Transport: transport, Tokens: &tokens})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := errors.Join(p.Close(), p.Close()); err != nil {
+				t.Error(err)
+			}
+		}()
+		if got := push(t, p, providertest.Request(t, schemas.FCM, s.Token(i))); got.Outcome != pushv1.Outcome_OUTCOME_ACCEPTED {
+			t.Errorf("want accepted, got %+v", got)
+		}
+	}
+	if n := s.tokens.Load(); n != 1 {
+		t.Errorf("want one token fetched for all, got %d", n)
+	}
+}
+
 func TestARefusedServiceAccountParksTheApp(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, transport string) {

@@ -33,6 +33,8 @@ type Options struct {
 	Timeout time.Duration
 	// Transport is senders.H2Transport (also "") or senders.StockTransport.
 	Transport string
+	// Tokens are shared by all providers of a process, so that one access token serves all that push as one service account. Nil: its own.
+	Tokens *Tokens
 }
 
 // The SDK starts 50 goroutines for every Send, whatever the number of messages, and each works through its share: so messages are
@@ -76,6 +78,11 @@ type job struct {
 // Open makes a provider, and fetches a token and makes a connection in the background. The error wraps senders.ErrCredentials, or
 // says which option is wrong.
 func Open(_ context.Context, a senders.Account, o Options) (senders.Provider, error) {
+	switch o.Transport {
+	case "", senders.H2Transport, senders.StockTransport:
+	default:
+		return nil, fmt.Errorf("fcm: %q is no transport: want %s or %s", o.Transport, senders.StockTransport, senders.H2Transport)
+	}
 	t, err := newTarget(a, o)
 	if err != nil {
 		return nil, err
@@ -86,13 +93,10 @@ func Open(_ context.Context, a senders.Account, o Options) (senders.Provider, er
 	if a.Apart {
 		o.MaxConns = 1
 	}
-	switch o.Transport {
-	case senders.StockTransport:
+	if o.Transport == senders.StockTransport {
 		return openStock(t, o) //nolint:contextcheck // a provider outlives the call that opens it
-	case "", senders.H2Transport:
-		return openDirect(t, o, a.Answered)
 	}
-	return nil, fmt.Errorf("fcm: %q is no transport: want %s or %s", o.Transport, senders.StockTransport, senders.H2Transport)
+	return openDirect(t, o, a.Answered)
 }
 
 func openStock(t *target, o Options) (senders.Provider, error) {
@@ -105,6 +109,7 @@ func openStock(t *target, o Options) (senders.Provider, error) {
 		gofcm.WithHTTPClient(&http.Client{Transport: wire{p, p.transport}}))
 	if err != nil {
 		p.end()
+		t.tokens.release()
 		return nil, bad("%w", err)
 	}
 	p.jobs, p.slots = make(chan job, p.limit), make(chan struct{}, sends)
@@ -167,9 +172,8 @@ func (p *stock) Close() error {
 	<-p.drained
 	p.end()
 	p.bg.Wait()
-	p.tokens.wg.Wait()
+	p.tokens.release()
 	p.transport.Close()
-	p.idle()
 	return nil
 }
 

@@ -3,7 +3,6 @@ package fcm
 import (
 	"crypto/tls"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -25,7 +24,6 @@ type target struct {
 	endpoint string // url's text, with /v1
 	project  string
 	trust    *tls.Config
-	idle     func() // closes the idle connections to the token endpoint
 	tokens   *tokens
 	limit    int
 	timeout  time.Duration
@@ -57,9 +55,11 @@ func newTarget(a senders.Account, o Options) (*target, error) {
 		t.timeout = 15 * time.Second
 	}
 	t.trust = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs}
-	oauth := &http.Transport{TLSClientConfig: t.trust.Clone(), ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment}
-	t.idle = oauth.CloseIdleConnections
-	t.tokens = &tokens{config: config, client: &http.Client{Transport: oauth, Timeout: fetchTimeout}}
+	all := o.Tokens
+	if all == nil {
+		all = &Tokens{}
+	}
+	t.tokens = all.of(config, t.trust)
 	return t, nil
 }
 

@@ -22,11 +22,16 @@ const (
 	assumedExpiry = time.Hour
 )
 
-// tokens hold the access token of one service account. It is an oauth2.TokenSource that never waits for the network: ready, which
+// tokens hold the access token of one service account, for all providers that push as it. It is an oauth2.TokenSource that never waits for the network: ready, which
 // can be cancelled, does that before.
 type tokens struct {
 	config *jwt.Config
 	client *http.Client
+	idle   func() // closes the idle connections to the token endpoint
+
+	all  *Tokens
+	key  accountKey
+	used int // providers; guarded by all.mu
 
 	mu       sync.Mutex
 	token    *oauth2.Token
