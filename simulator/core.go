@@ -36,6 +36,11 @@ type state struct {
 	scenario Scenario // its Rules are in rules
 	mix      []mixShare
 	rules    []*rule
+	faulty   bool // a rule has a fault
+}
+
+func hasFault(rules []*rule) bool {
+	return slices.ContainsFunc(rules, func(r *rule) bool { return r.Fault != "" })
 }
 
 // mark is what was said of one token.
@@ -64,7 +69,7 @@ func (c *core) setScenario(s Scenario) {
 	rules := c.liveRules(s.Rules)
 	s.Rules = nil
 	clear(c.quotas)
-	c.state.Store(&state{scenario: s, mix: sharesOf(s.Mix), rules: rules})
+	c.state.Store(&state{scenario: s, mix: sharesOf(s.Mix), rules: rules, faulty: hasFault(rules)})
 }
 
 // scenario is the one in force, rules included.
@@ -91,7 +96,7 @@ func (c *core) changeRules(rules []Rule, keep bool) {
 		old := slices.DeleteFunc(slices.Clone(next.rules), func(r *rule) bool { return !r.until.IsZero() && !now.Before(r.until) })
 		live = append(live, old...)
 	}
-	next.rules = live
+	next.rules, next.faulty = live, hasFault(live)
 	c.state.Store(&next)
 }
 
@@ -102,7 +107,7 @@ func (c *core) removeRules(name string) int {
 	next := *c.state.Load()
 	rules := slices.DeleteFunc(slices.Clone(next.rules), func(r *rule) bool { return r.Name == name })
 	removed := len(next.rules) - len(rules)
-	next.rules = rules
+	next.rules, next.faulty = rules, hasFault(rules)
 	c.state.Store(&next)
 	return removed
 }

@@ -211,8 +211,8 @@ func (c *h2Conn) adapt() {
 
 // tally is what a connection adds to the stats once for each batch.
 type tally struct {
-	arrived, left, cut, prompt int64
-	answers                    []answerTally
+	arrived, left, cut, doubt, prompt int64
+	answers                           []answerTally
 }
 
 type answerTally struct {
@@ -242,6 +242,9 @@ func (c *h2Conn) count() {
 	}
 	if t.cut > 0 {
 		s.cut.Add(t.cut)
+	}
+	if t.doubt > 0 {
+		s.doubt.Add(t.doubt)
 	}
 	if t.prompt > 0 {
 		s.delayed(0, t.prompt)

@@ -61,6 +61,7 @@ type h2Conn struct {
 	trusted, raised bool // credentials were good; the stream limit followed
 	refused, fine   bool // of the answers since the limit was looked at
 
+	marks   marks
 	reply   reply // scratch
 	counted tally
 	dirty   bool // the wheel's: it has answered here in this tick
@@ -118,7 +119,8 @@ func (c *h2Conn) serve() {
 	c.end()
 	writing.Wait()
 	c.mu.Lock()
-	c.count() // what the writer has found out
+	c.counted.doubt += c.marks.doubt()
+	c.count() // what the writer has found out, too
 	c.mu.Unlock()
 }
 
@@ -170,8 +172,12 @@ func (c *h2Conn) take(b []byte) (used int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.server.core.now()
-	for !c.stop && c.mode == modeOpen && len(b)-used >= frameHeaderSize {
+	for !c.stop && c.mode <= modeClosing && len(b)-used >= frameHeaderSize {
 		h := parseFrameHeader(b[used:])
+		if h.length > leastFrameSize && c.mode == modeClosing {
+			c.stop = true
+			break
+		}
 		if h.length > leastFrameSize {
 			c.violate(&violation{0, codeFrameSize, "frame_too_large"})
 			break
@@ -182,12 +188,18 @@ func (c *h2Conn) take(b []byte) (used int) {
 		}
 		payload := b[used+frameHeaderSize : end]
 		used = end
+		if c.mode == modeClosing { // nothing more is looked at but what the client has read
+			if h.kind == framePing && h.has(flagAck) && h.length == 8 {
+				c.onMark(payload)
+			}
+			continue
+		}
 		if v := c.frame(h, payload); v != nil {
 			c.violate(v)
 		}
 	}
 	c.settle()
-	if c.stop || c.mode != modeOpen {
+	if c.stop || c.mode > modeClosing {
 		used = len(b)
 	}
 	c.count()
@@ -230,7 +242,9 @@ func (c *h2Conn) frame(h frameHeader, payload []byte) *violation {
 		if h.stream != 0 || h.length != 8 {
 			return &violation{0, codeFrameSize, "malformed_ping"}
 		}
-		if !h.has(flagAck) {
+		if h.has(flagAck) {
+			c.onMark(payload)
+		} else {
 			c.out = append(appendFrameHeader(c.out, 8, framePing, flagAck, 0), payload...)
 		}
 	case frameGoAway: // the client opens no more; it closes when it has its answers

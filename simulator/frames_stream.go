@@ -271,6 +271,8 @@ func (c *h2Conn) onRST(h frameHeader) *violation {
 	c.settle() // what is complete is decided: its answer may have crossed this
 	if s := c.find(h.stream); s != nil {
 		c.abandon(s, "client_gone")
+	} else if h.stream <= c.doneID {
+		c.counted.doubt++ // its answer was on its way, and nobody wants it any more
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ func (c *h2Conn) answer(s *h2Stream, r *reply) {
 	}
 	if s.recorded {
 		c.accepted++
+		c.marks.written++
 	}
 	c.appendHead(s.id, r)
 	if r.end {
@@ -103,6 +104,7 @@ func appendHPACKText(b []byte, s string) []byte {
 
 // flush wakes the writer where there is something for it.
 func (c *h2Conn) flush() {
+	c.mark()
 	if len(c.out) > 0 || c.mode != modeOpen {
 		c.unsent.Signal()
 	}
@@ -119,7 +121,7 @@ func (c *h2Conn) write() {
 			c.unsent.Wait()
 		}
 		if c.mode == modeClosed {
-			c.counted.cut += c.accepted
+			c.lose(c.accepted)
 			return
 		}
 		if len(c.out) == 0 {
@@ -146,13 +148,19 @@ func (c *h2Conn) write() {
 			spare = nil
 		}
 		if err != nil {
-			c.counted.cut += answers + c.accepted
+			c.lose(answers + c.accepted)
 			c.accepted = 0
 			c.close(modeReset)
 			c.under.reset()
 			return
 		}
 	}
+}
+
+// lose counts answers that were never written, or that broke with the write.
+func (c *h2Conn) lose(answers int64) {
+	c.counted.cut += answers
+	c.marks.lost += answers
 }
 
 // hangUp ends the connection when everything is written. The reader goes on until the client has ended it too: a TCP socket that

@@ -10,7 +10,7 @@ import (
 type collector struct {
 	s *Simulator
 
-	answers, connections, open, inFlight, most, accepted, unique, repeats, memory, cpu, cut, violations, delays *prometheus.Desc
+	answers, connections, open, inFlight, most, accepted, unique, repeats, memory, cpu, cut, doubt, violations, delays *prometheus.Desc
 }
 
 // Collector is for a Prometheus registry; the admin API has one of its own.
@@ -25,6 +25,7 @@ func (s *Simulator) Collector() prometheus.Collector {
 		inFlight:    prometheus.NewDesc(name("pushes_in_flight"), "Pushes not yet answered.", nil, nil),
 		most:        prometheus.NewDesc(name("pushes_in_flight_max"), "The most at once since the last reset.", nil, nil),
 		cut:         prometheus.NewDesc(name("answers_cut_total"), "Accepted pushes whose answer was not given.", nil, nil),
+		doubt:       prometheus.NewDesc(name("answers_in_doubt_total"), "Answers that were written, and perhaps never read.", nil, nil),
 		violations:  prometheus.NewDesc(name("protocol_violations_total"), "Breaches of HTTP/2's rules by clients.", []string{"rule"}, nil),
 		delays:      prometheus.NewDesc(name("answer_delay_seconds"), "How long answers were held back on purpose; the sum is not kept.", nil, nil),
 		accepted:    prometheus.NewDesc(name("ledger_accepted"), "Pushes in the ledger.", by, nil),
@@ -37,7 +38,7 @@ func (s *Simulator) Collector() prometheus.Collector {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.answers, c.connections, c.open, c.inFlight, c.accepted, c.unique, c.repeats, c.memory, c.cpu, c.most, c.cut, c.violations, c.delays} {
+	for _, d := range []*prometheus.Desc{c.answers, c.connections, c.open, c.inFlight, c.accepted, c.unique, c.repeats, c.memory, c.cpu, c.most, c.cut, c.doubt, c.violations, c.delays} {
 		to <- d
 	}
 }
@@ -58,6 +59,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	put(c.cpu, prometheus.GaugeValue, st.CPUPerRequest)
 	put(c.most, prometheus.GaugeValue, float64(st.MaxInFlight))
 	put(c.cut, prometheus.CounterValue, float64(st.Cut))
+	put(c.doubt, prometheus.CounterValue, float64(st.Doubt))
 	for _, rule := range sortedKeys(st.Violations) {
 		put(c.violations, prometheus.CounterValue, float64(st.Violations[rule]), rule)
 	}

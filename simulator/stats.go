@@ -21,6 +21,7 @@ type stats struct {
 	refused   atomic.Int64
 	tokens    atomic.Int64 // access tokens issued
 	cut       atomic.Int64 // accepted pushes whose answer could not be given, for whatever reason
+	doubt     atomic.Int64 // accepted pushes whose answer was given and perhaps never read
 	delays    [len(delayBounds) + 1]atomic.Int64
 
 	mu         sync.RWMutex
@@ -66,6 +67,10 @@ type Stats struct {
 	// Cut is how many accepted pushes got no answer: by a fault of their own, because their connection broke or because the
 	// client gave up on them. A sender that tries again makes a repeat of each.
 	Cut int64 `json:"answers_cut"`
+	// Doubt is how many answers more may have been lost, at most: they were written, and the connection ended before the client was
+	// seen to have read them, or it had given up on them. Cut and Doubt bound a correct sender's repeats. Counted where a rule has a
+	// fault, by the server "frames" alone.
+	Doubt int64 `json:"answers_in_doubt"`
 	// Violations is how often clients broke a rule of HTTP/2, by rule.
 	Violations map[string]int64 `json:"protocol_violations"`
 	// Delays is how long answers were held back, by upper bound in seconds: not cumulative; "+Inf" is the rest.
@@ -89,7 +94,7 @@ func newStats(now time.Time) *stats {
 func (s *stats) reset(now time.Time) {
 	s.since.Store(now.UnixNano())
 	s.cpuAt.Store(processCPU().Microseconds())
-	for _, n := range []*atomic.Int64{&s.requests, &s.opened, &s.refused, &s.tokens, &s.cut} {
+	for _, n := range []*atomic.Int64{&s.requests, &s.opened, &s.refused, &s.tokens, &s.cut, &s.doubt} {
 		n.Store(0)
 	}
 	for i := range s.delays {
@@ -161,7 +166,7 @@ func (s *stats) read(ledger Summary) Stats {
 	out := Stats{
 		SinceUS: s.since.Load() / 1000, Requests: s.requests.Load(), InFlight: s.inFlight.Load(), MaxInFlight: s.maxFlight.Load(),
 		Opened: s.opened.Load(), Open: s.open.Load(), Refused: s.refused.Load(), AccessTokens: s.tokens.Load(), Ledger: ledger,
-		Peak: processPeak(), Answers: []AnswerCount{}, Cut: s.cut.Load(), Violations: map[string]int64{},
+		Peak: processPeak(), Answers: []AnswerCount{}, Cut: s.cut.Load(), Doubt: s.doubt.Load(), Violations: map[string]int64{},
 	}
 	for i := range s.delays {
 		upper := "+Inf"
