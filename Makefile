@@ -73,8 +73,8 @@ chaos: build ## kill, stop and cut off every part under load on three brokers, a
 	build/campanile chaos $(CHAOS)
 
 .PHONY: faults
-faults: ## push FAULT_PUSHES (1000000) through a sender under every fault of a provider, each alone and all mixed, and count
-	CAMPANILE_FAULT_PUSHES=$${FAULT_PUSHES:-1000000} go test -count=1 -v -timeout 6h -run TestNoFaultLosesAPush ./bench
+faults: ## push FAULT_PUSHES (1000000) through a sender under every fault of a provider, each alone and all mixed, and count into build/faults.json
+	CAMPANILE_FAULT_PUSHES=$${FAULT_PUSHES:-1000000} CAMPANILE_FAULT_OUT=$(CURDIR)/build/faults.json go test -count=1 -v -timeout 6h -run 'TestNoFaultLosesAPush/$(ONLY)' ./bench
 
 .PHONY: bench
 bench: build ## measure, as ratios in one run, into build/bench.json (ONLY=regexp for a part)
