@@ -132,7 +132,7 @@ func (p *reading) checkDirect(ctx context.Context) error {
 	var asked, ended, waiting bool
 	p.r.pushes.each(func(v uint32) {
 		direct, done := v&isDirect != 0, v&isEnded != 0
-		asked = asked || direct && !done && v&isAsked != 0 && (v&isOverdue != 0 || v&(isRouted|isWaiting) == isRouted)
+		asked = asked || direct && !done && v&(isAsked|isLettered) == isAsked && (v&isOverdue != 0 || v&(isRouted|isWaiting) == isRouted)
 		ended = ended || direct && done && v&isAsked == 0
 		waiting = waiting || !direct && !done && v&isOverdue != 0
 	})
@@ -143,6 +143,11 @@ func (p *reading) checkDirect(ctx context.Context) error {
 	}
 	if ended {
 		if err := p.scan(ctx, schemas.Deliveries, p.nameEnd); err != nil {
+			return err
+		}
+	}
+	if p.r.dead > 0 {
+		if err := p.scan(ctx, schemas.DeadLetters, p.nameLetter); err != nil {
 			return err
 		}
 	}
@@ -177,7 +182,7 @@ func (p *reading) nameNotification(rec schemas.Record) error {
 	defer e.Reset()
 	id := schemas.IDFrom(e.RequestId)
 	v := p.r.pushes.get(id)
-	if v&isAsked == 0 || v&isEnded != 0 || !p.r.in(e.RequestedAtUs) {
+	if v&(isAsked|isLettered) != isAsked || v&isEnded != 0 || !p.r.in(e.RequestedAtUs) {
 		return nil
 	}
 	d := Difference{

@@ -57,6 +57,8 @@ type Report struct {
 	// Differences are at most Options.Limit of each kind, and Counts how many there are.
 	Differences []Difference   `json:"differences"`
 	Counts      map[Kind]int64 `json:"difference_counts,omitempty"`
+	// DeadLetters are notifications that became dead letters and nothing else, with the letters' places: at most Options.Limit of Dead.
+	DeadLetters []Letter `json:"dead_letters,omitempty"`
 	// Compared is how many ends ClickHouse was asked for.
 	Compared int64 `json:"clickhouse_compared"`
 	// Notes say what was not proven, and why.
@@ -110,6 +112,7 @@ type reading struct {
 	wanted   map[blockOf]bool // of the reading before: those whose ends are kept in rows
 	rows     map[blockOf]map[int64]end
 	compared int64
+	letters  []Letter
 	notes    []string
 }
 
@@ -118,7 +121,7 @@ func (p *reading) note(format string, args ...any) {
 }
 
 func (p *reading) report(f *found) *Report {
-	r := &Report{Totals: p.r.Totals(), Differences: f.sorted(), Compared: p.compared, Notes: p.notes}
+	r := &Report{Totals: p.r.Totals(), Differences: f.sorted(), DeadLetters: p.letters, Compared: p.compared, Notes: p.notes}
 	if len(f.n) > 0 {
 		r.Counts = f.n
 	}
@@ -167,7 +170,7 @@ func (p *reading) read(ctx context.Context) (err error) {
 	if err := p.readDeliveries(ctx); err != nil {
 		return err
 	}
-	for _, topic := range []schemas.Topic{schemas.Notifications, schemas.Expansions} {
+	for _, topic := range []schemas.Topic{schemas.DeadLetters, schemas.Notifications, schemas.Expansions} {
 		if err := p.scan(ctx, topic, r.Apply); err != nil {
 			return err
 		}

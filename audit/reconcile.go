@@ -11,7 +11,7 @@ import (
 
 // Topics are what Reconciler.Apply must be fed with for its Totals, from their beginnings.
 func Topics() []schemas.Topic {
-	return []schemas.Topic{schemas.Notifications, schemas.Expansions, schemas.Deliveries}
+	return []schemas.Topic{schemas.Notifications, schemas.Expansions, schemas.Deliveries, schemas.DeadLetters}
 }
 
 // Reconciler folds the log into Totals, and marks what does not fit. It holds 15 to 18 bytes for each notification and each ended send
@@ -34,6 +34,7 @@ type Reconciler struct {
 	digests    digests
 
 	asked, unasked int64 // notifications, and direct sends that ended and were not asked for
+	dead           int64 // notifications that are dead letters, and have not ended
 	outcomes       [16]int64
 	repeats        int64
 
@@ -41,6 +42,7 @@ type Reconciler struct {
 	send     pushv1.SendRequested
 	finished pushv1.DeliveryFinished
 	attempt  pushv1.DeliveryAttempted
+	lettered pushv1.DeadLettered
 }
 
 // What a push's value in the table says. Above these bits stand the outcome, and a mark of who finished it.
@@ -52,8 +54,9 @@ const (
 	isOverdue                    // it is older than any sender works on it
 	isDirect
 	isNamed      // it is among the differences
-	outcomeShift = 7
-	markShift    = 11
+	isLettered   // the direct router made a dead letter of its notification
+	outcomeShift = 8
+	markShift    = 12
 )
 
 type source struct {
@@ -91,6 +94,8 @@ func (r *Reconciler) Apply(rec schemas.Record) error {
 		return r.progressed(&rec)
 	case schemas.Deliveries:
 		return r.delivery(&rec)
+	case schemas.DeadLetters:
+		return r.letter(&rec)
 	}
 	if s, ok := schemas.ParseSendTopic(rec.Topic); ok {
 		return r.waits(s, &rec)
@@ -150,6 +155,9 @@ func (r *Reconciler) notification(rec *schemas.Record) error {
 	}
 	*push |= isAsked | isDirect
 	r.asked++
+	if isDead(*push) {
+		r.dead++
+	}
 	if int(rec.Partition) < len(r.routed) && rec.Offset < r.routed[rec.Partition] {
 		*push |= isRouted
 	}
@@ -158,6 +166,34 @@ func (r *Reconciler) notification(rec *schemas.Record) error {
 	}
 	return nil
 }
+
+// letter marks a notification that the direct router could not handle: no send comes of it. The letter has its key, which is its id.
+func (r *Reconciler) letter(rec *schemas.Record) error {
+	if rec.Type() != pushv1.EventType_EVENT_TYPE_DEAD_LETTERED {
+		return nil
+	}
+	e := &r.lettered
+	if err := rec.Into(e); err != nil {
+		return err
+	}
+	defer e.Reset() // it aliases the record
+	if e.Topic != string(schemas.Notifications) || len(e.Key) != len(schemas.ID{}) {
+		return nil
+	}
+	id := schemas.IDFrom(e.Key)
+	push := r.pushes.at(id)
+	if *push&isLettered != 0 {
+		return nil // the router's batch again, after a crash
+	}
+	*push |= isLettered
+	if isDead(*push) {
+		r.dead++
+	}
+	return nil
+}
+
+// isDead reports whether a push was asked for, became a dead letter, and has no end of another kind.
+func isDead(push uint32) bool { return push&(isAsked|isLettered|isEnded) == isAsked|isLettered }
 
 // waits marks a send that its topic still holds. It may have ended long ago: topics of sends forget late.
 func (r *Reconciler) waits(topic schemas.SendTopic, rec *schemas.Record) error {
@@ -265,6 +301,9 @@ func (r *Reconciler) finish(rec *schemas.Record, e *pushv1.DeliveryFinished) {
 		}
 		return
 	}
+	if isDead(*push) {
+		r.dead--
+	}
 	*push |= isEnded | uint32(e.Outcome)<<outcomeShift | markOf(rec.Partition, e)<<markShift
 	r.outcomes[e.Outcome&15]++
 	if t, ok := slot(e.Transport); ok && !of.IsZero() {
@@ -305,7 +344,7 @@ func (r *Reconciler) again(rec *schemas.Record, e *pushv1.DeliveryFinished, befo
 // byRouter marks what the direct router finished.
 const byRouter = 1
 
-// markOf is 21 bits of who finished a send: the source and its owner's generation.
+// markOf is 20 bits of who finished a send: the source and its owner's generation.
 func markOf(partition int32, e *pushv1.DeliveryFinished) uint32 {
 	if e.Source.GetLane() == schemas.ByRouter {
 		return byRouter
@@ -324,6 +363,7 @@ func (r *Reconciler) Totals() Totals {
 		Invalid:   r.outcomes[pushv1.Outcome_OUTCOME_TOKEN_INVALID],
 		Expired:   r.outcomes[pushv1.Outcome_OUTCOME_EXPIRED],
 		Cancelled: r.outcomes[pushv1.Outcome_OUTCOME_CANCELLED],
+		Dead:      r.dead,
 		Repeats:   r.repeats,
 		Forgotten: r.unasked,
 	}
@@ -339,7 +379,7 @@ func (r *Reconciler) Totals() Totals {
 		}
 	}
 	t.Accepted += t.Forgotten
-	t.Pending = t.Accepted - t.Delivered - t.Rejected - t.Invalid - t.Expired - t.Cancelled
+	t.Pending = t.Accepted - t.Delivered - t.Rejected - t.Invalid - t.Expired - t.Cancelled - t.Dead
 	return t
 }
 

@@ -16,6 +16,8 @@ var (
 	ErrHeld = Temporary(errors.New("a rebuild is about to take the device store over"))
 	// ErrReplaced says that an epoch is the builder's no longer: another rebuild took its place.
 	ErrReplaced = errors.New("another rebuild took this one's place")
+	// ErrOther says that the serving epoch and the new one do not hold the same rows, so that they were not swapped.
+	ErrOther = errors.New("the device store that serves does not hold what the log says")
 	// ErrMoved says that the serving epoch moved while it was to stand still; Swap can be called again.
 	ErrMoved = errors.New("the device store moved on before it could be swapped")
 )
@@ -37,24 +39,32 @@ type Epoch interface {
 	// Applied and Apply are as DeviceStore has them, of this epoch.
 	Applied(ctx context.Context) ([]int64, error)
 	Apply(ctx context.Context, in schemas.Batch) error
-	// Swap makes this epoch the active one: both or neither, whatever happens. It holds appliers back for a moment, levels the two
-	// epochs to the same offsets by read, which hands on a partition's records in [from, to), and returns the checksums of both at these
-	// offsets. The old epoch is dropped, unless keep is set or the sums are not the same. After ErrMoved it can be called again; an error
-	// that comes with swapped is of what came after.
-	Swap(ctx context.Context, keep bool, read func(ctx context.Context, partition int32, from, to int64, apply func(schemas.Batch) error) error) (Swapped, error)
+	// Swap makes this epoch the active one: both or neither, whatever happens. It levels the two epochs to the same offsets by read, which
+	// hands on a partition's records in [from, to), and compares them by checksum there. Where the sums differ, what serves goes on to serve and
+	// ErrOther is returned, unless o.Force. Then it holds appliers back for a moment, levels them again, and swaps. The old epoch is dropped,
+	// unless o.Keep is set or the sums differ. After ErrMoved and ErrOther it can be called again; an error that comes with swapped is of what
+	// came after.
+	Swap(ctx context.Context, o SwapOptions, read func(ctx context.Context, partition int32, from, to int64, apply func(schemas.Batch) error) error) (Swapped, error)
 	// Abandon drops it; after Swap it does nothing.
 	Abandon(ctx context.Context) error
+}
+
+// SwapOptions of Epoch.Swap.
+type SwapOptions struct {
+	Keep  bool // the old epoch stays
+	Force bool // also where the two do not hold the same rows
 }
 
 // Swapped is what a swap came to.
 type Swapped struct {
 	Swapped  bool
+	Compared bool   // Old and New are known
 	Old, New uint64 // checksums of the two epochs, at the same offsets
 	Kept     bool   // the old epoch is still there
 }
 
 // Same reports whether both epochs held the same rows.
-func (s Swapped) Same() bool { return s.Swapped && s.Old == s.New }
+func (s Swapped) Same() bool { return s.Compared && s.Old == s.New }
 
 // Applier is one epoch as Level needs it.
 type Applier struct {

@@ -11,15 +11,18 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
+
+	"github.com/campanile-push/campanile/projections"
 )
 
 // A running `campanile up` has the embedded device store to itself. What other commands want of it, they ask on a port of its own: on
 // loopback, with a token that stands in the run file, which only its owner can read.
 
 // startAdmin serves the port, and returns its URL and token.
-func (p *process) startAdmin(ctx context.Context) (url, token string, err error) {
+func (p *process) startAdmin(ctx context.Context) (at, token string, err error) {
 	listener, err := p.listen(ctx, "admin", "127.0.0.1:0")
 	if err != nil {
 		return "", "", err
@@ -38,7 +41,7 @@ func (p *process) startAdmin(ctx context.Context) (url, token string, err error)
 			during, end := context.WithCancel(r.Context()) // ends with the caller, and with the process
 			defer end()
 			defer context.AfterFunc(ctx, end)()
-			p.serveRebuild(during, w, r.URL.Query().Get("keep") != "")
+			p.serveRebuild(during, w, projections.SwapOptions{Keep: r.URL.Query().Has("keep"), Force: r.URL.Query().Has("force")})
 		})
 		err := serveHTTP(ctx, listener, mux, nil, drainTime, p.logger)
 		running.Wait() // the store is closed after this
@@ -48,7 +51,7 @@ func (p *process) startAdmin(ctx context.Context) (url, token string, err error)
 }
 
 // serveRebuild answers with a line of JSON for each word of the rebuild; the last one has its error, if any.
-func (p *process) serveRebuild(ctx context.Context, w http.ResponseWriter, keep bool) {
+func (p *process) serveRebuild(ctx context.Context, w http.ResponseWriter, o projections.SwapOptions) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	flush := http.NewResponseController(w)
 	encoder := json.NewEncoder(w)
@@ -61,7 +64,7 @@ func (p *process) serveRebuild(ctx context.Context, w http.ResponseWriter, keep 
 		}
 	}
 	p.logger.Info("a rebuild of the device store begins")
-	err := rebuildDevices(ctx, p.log, p.store, keep, say)
+	err := rebuildDevices(ctx, p.log, p.store, o, say)
 	if err != nil {
 		p.logger.Error("a rebuild of the device store ended without a swap", "error", err)
 		say(rebuilding{Error: err.Error()})
@@ -72,15 +75,18 @@ func (p *process) serveRebuild(ctx context.Context, w http.ResponseWriter, keep 
 }
 
 // rebuildThrough asks a running `campanile up`.
-func rebuildThrough(ctx context.Context, info runInfo, keep bool, show *buildProgress) error {
+func rebuildThrough(ctx context.Context, info runInfo, o projections.SwapOptions, show *buildProgress) error {
 	if info.Admin == "" {
 		return errors.New("the running campanile is of an older version, which cannot rebuild: restart it, or stop it and try again")
 	}
-	url := info.Admin + "/rebuild/devices"
-	if keep {
-		url += "?keep=1"
+	how := url.Values{}
+	if o.Keep {
+		how.Set("keep", "1")
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
+	if o.Force {
+		how.Set("force", "1")
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, info.Admin+"/rebuild/devices?"+how.Encode(), nil)
 	if err != nil {
 		return err
 	}

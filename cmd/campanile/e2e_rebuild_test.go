@@ -1,9 +1,15 @@
 package main
 
 import (
+	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/campanile-push/campanile/projections/pebble"
+	"github.com/campanile-push/campanile/schemas"
+	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
 )
 
 // rebuild runs a rebuild to its end, which may take a while on a machine with much to do, and returns what it said.
@@ -85,4 +91,52 @@ func TestDevicesAreRebuiltUnderABroadcast(t *testing.T) {
 			t.Errorf("%v: %v, compared with %d rows", err, r.Differences, r.Compared)
 		}
 	})
+}
+
+// TestARebuildThatFindsOtherRowsSwapsNothing plants a phone in the store that the log does not have.
+func TestARebuildThatFindsOtherRowsSwapsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	u := w.up(t)
+	w.app(t, app)
+	w.load(t, app, "everybody", phones("first", 40))
+	u.stop(t)
+	w.plantRow(t)
+	u = w.up(t)
+	w.load(t, app, "everybody", phones("second", 40)) // beyond the planted offset
+	for _, flags := range [][]string{nil, {"--keep"}} {
+		out, err := command(t, w.dir, w.env(), append([]string{"rebuild", "devices"}, flags...)...)
+		if err == nil || !strings.Contains(err.Error()+out, "nothing was swapped") {
+			t.Errorf("%v: want an error that says so, got %v\n%s", flags, err, out)
+		}
+	}
+	if out := w.rebuild(t, "devices", "--force"); !strings.HasSuffix(out, "is kept") {
+		t.Errorf("with --force it says:\n%s", out)
+	}
+	if out := w.rebuild(t, "devices"); !strings.HasSuffix(out, ", the same") {
+		t.Errorf("the rebuild after it says:\n%s", out)
+	}
+	u.stop(t)
+}
+
+// plantRow applies a registration to the device store of a stopped campanile, under an offset that the log has not reached.
+func (w *world) plantRow(t *testing.T) {
+	t.Helper()
+	layout := schemas.Layout{Partitions: 4}
+	store, err := pebble.Open(filepath.Join(w.data(), "devices"), pebble.Options{Layout: layout})
+	if err != nil {
+		t.Fatal(err)
+	}
+	applied, err := store.Applied(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := schemas.NewOut(layout)
+	out.TokenRegistered(&pushv1.TokenRegistered{App: app, Transport: schemas.FCM, Token: "planted", RegisteredAtUs: 1})
+	out.Each(func(topic schemas.Topic, p int32, key, value []byte) {
+		err = store.Apply(t.Context(), schemas.Batch{Topic: topic, Partition: p, Records: []schemas.Record{{Topic: topic, Partition: p, Offset: applied[p], Key: key, Value: value}}})
+	})
+	if err := errors.Join(err, store.Close()); err != nil {
+		t.Fatal(err)
+	}
 }

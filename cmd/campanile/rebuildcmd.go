@@ -26,13 +26,14 @@ func rebuildCommand(t *terminal) *cobra.Command {
 }
 
 func rebuildDevicesCommand(t *terminal) *cobra.Command {
-	var keep bool
+	var o projections.SwapOptions
 	cmd := &cobra.Command{
 		Use:   "devices",
 		Short: "Build the device store anew from the log, and swap it in",
 		Long: `Reads the topic devices from its beginning into a new epoch of the device store, while the old one serves. When it has caught up, the two are brought to the same
-offsets and swapped: everybody finds the new one from one moment on, running broadcasts included. Then both are compared by checksum. The old epoch is dropped, unless
---keep is given or the sums differ: then what served was not what the log says.
+offsets and compared by checksum. Where the sums differ, what serves is not what the log says: nothing is swapped, the new epoch is dropped, and the exit status is 1; with
+--force it is swapped all the same. Then everybody finds the new one from one moment on, running broadcasts included. The old epoch is dropped, unless --keep is given or the
+sums differ.
 
 On CockroachDB it runs in this process, beside those that run; all of them must be of this version. The embedded store is built by the running ` + "`campanile up`" + ` of the
 data folder, or by this process where none runs. A rebuild that is ended or killed at any moment leaves one whole store, and can be started again.`,
@@ -49,7 +50,7 @@ data folder, or by this process where none runs. A rebuild that is ended or kill
 					return errors.New("cockroach.url is not set: on Kafka the device store is the shared one")
 				}
 				if info, err := readRunFile(c); err == nil && info.alive() {
-					return rebuildThrough(cmd.Context(), info, keep, show)
+					return rebuildThrough(cmd.Context(), info, o, show)
 				}
 			}
 			return t.withLog(cmd, func(ctx context.Context, log *eventlog.Log, s *secrets) error {
@@ -61,11 +62,12 @@ data folder, or by this process where none runs. A rebuild that is ended or kill
 					}
 					return err
 				}
-				return rebuildDevices(ctx, log, p.store, keep, show.said)
+				return rebuildDevices(ctx, log, p.store, o, show.said)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&keep, "keep", false, "keep the old epoch")
+	cmd.Flags().BoolVar(&o.Keep, "keep", false, "keep the old epoch")
+	cmd.Flags().BoolVar(&o.Force, "force", false, "swap also where the old epoch is not what the log says; it is kept")
 	return cmd
 }
 
@@ -77,7 +79,7 @@ type rebuilding struct {
 }
 
 // rebuildDevices builds an epoch and swaps it in. said is called as it goes on.
-func rebuildDevices(ctx context.Context, log *eventlog.Log, store projections.DeviceStore, keep bool, said func(rebuilding)) (err error) {
+func rebuildDevices(ctx context.Context, log *eventlog.Log, store projections.DeviceStore, o projections.SwapOptions, said func(rebuilding)) (err error) {
 	epochs, ok := store.(projections.Epochs)
 	if !ok {
 		return errors.New("this device store cannot be rebuilt beside itself")
@@ -93,9 +95,13 @@ func rebuildDevices(ctx context.Context, log *eventlog.Log, store projections.De
 		if b, err = audit.BuildDevices(ctx, log, epoch, func(b audit.Building) { said(rebuilding{Building: b}) }); err != nil {
 			return err
 		}
-		done, err := epoch.Swap(ctx, keep, audit.ReadDevices(log))
-		if errors.Is(err, projections.ErrMoved) && tries < 10 {
+		done, err := epoch.Swap(ctx, o, audit.ReadDevices(log))
+		switch {
+		case errors.Is(err, projections.ErrMoved) && tries < 10:
 			continue
+		case errors.Is(err, projections.ErrOther):
+			return fmt.Errorf("%w: checksum of what serves %016x, of epoch %d from the log %016x; nothing was swapped, and what served goes on to serve. "+
+				"With --force the new one takes its place, and the old one is kept to be looked at", err, done.Old, epoch.Number(), done.New)
 		}
 		if done.Swapped {
 			said(rebuilding{Building: b, Says: swappedWords(epoch.Number(), b, done)})

@@ -38,7 +38,8 @@ func reconcileCommand(t *terminal) *cobra.Command {
 
   accepted = delivered + rejected + invalid + expired + cancelled + pending
 
-pending is what the senders still work on or wait with. repeats are pushes that a provider took a second time; they are in none of the others.
+pending is what the senders still work on or wait with. dead_lettered, where it is not zero, are notifications that the direct router could not handle, each named
+with its place in the dead letters: nobody sends them. repeats are pushes that a provider took a second time; they are in none of the others.
 
 It proves that each push ended in exactly one way or still waits in a topic, that the cursors and the progress of broadcasts count what was delivered, and that
 ClickHouse counts what the log says. What is otherwise is printed as a difference with the ids and the place to look at, and the exit status is 1. The pipeline may
@@ -181,6 +182,9 @@ func (r *reconciliation) print(out io.Writer, report *audit.Report) error {
 		if n > int64(r.limit) {
 			fmt.Fprintf(out, "%d differences of the kind %s; --limit prints more\n", n, kind)
 		}
+	}
+	for _, l := range report.DeadLetters {
+		fmt.Fprintln(out, l)
 	}
 	fmt.Fprintf(out, "reconciled: %s repeats=%d\n", report.Totals, report.Repeats)
 	if report.Forgotten > 0 {

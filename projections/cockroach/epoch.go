@@ -56,6 +56,7 @@ type building struct {
 	t       tables
 	builder string
 	renewed time.Time
+	sums    *[2]uint64 // of the serving epoch and of this one; nil: not compared yet
 	ended   bool
 	at      func(step string) error // tests break off here; nil elsewhere
 }
@@ -223,33 +224,120 @@ func (b *building) step(name string) error {
 // What makes it safe is that every Apply reads the active epoch and writes the offsets, and that the swap reads the offsets of both epochs and
 // writes the active one, all in serializable transactions: an Apply and a swap that did not see each other cannot both commit. Holding the
 // appliers back only lets it come about.
-func (b *building) Swap(ctx context.Context, keep bool,
+func (b *building) Swap(ctx context.Context, o projections.SwapOptions,
 	read func(ctx context.Context, partition int32, from, to int64, apply func(schemas.Batch) error) error,
 ) (done projections.Swapped, err error) {
-	if err := b.renew(ctx); err != nil {
-		return done, err
+	done.Kept = true
+	if b.sums == nil { // else it is another try, after ErrMoved
+		if err := b.compare(ctx, read); err != nil {
+			return done, err
+		}
 	}
-	old, err := b.hold(ctx)
-	if err != nil {
-		return done, fmt.Errorf("hold the appliers: %w", err)
+	done.Compared, done.Old, done.New = true, b.sums[0], b.sums[1]
+	if !done.Same() && !o.Force {
+		return done, projections.ErrOther
 	}
-	snapshot, err := b.swap(ctx, old, keep, read)
+	keep := o.Keep || !done.Same()
+	old, err := b.whileHeld(ctx, func(old tables) error { return b.swap(ctx, old, keep, read) })
 	if err != nil {
-		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		_, _ = b.s.pool.Exec(release, sqlHold, 0.0) // else it runs out
 		return done, fmt.Errorf("swap epoch %d for %d: %w", old.epoch, b.t.epoch, err)
 	}
-	done.Swapped, done.Kept, b.ended = true, true, true
-	done.Old, done.New, err = sums(ctx, snapshot, old, b.t)
+	done.Swapped, b.ended = true, true
+	return done, b.retire(ctx, old, keep, &done)
+}
+
+// whileHeld runs do while appliers are held back, and lets them go if it fails: a swap has let them go itself.
+func (b *building) whileHeld(ctx context.Context, do func(old tables) error) (old tables, err error) {
+	if err := b.renew(ctx); err != nil {
+		return old, err
+	}
+	if old, err = b.hold(ctx); err != nil {
+		return old, fmt.Errorf("hold the appliers: %w", err)
+	}
+	if err := do(old); err != nil {
+		b.release(ctx)
+		return old, err
+	}
+	return old, nil
+}
+
+// release lets the appliers go on; where it cannot, the hold runs out.
+func (b *building) release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	_, _ = b.s.pool.Exec(ctx, sqlHold, 0.0)
+}
+
+// compare sums up both epochs at the same offsets. While it reads them, everybody goes on.
+func (b *building) compare(ctx context.Context,
+	read func(ctx context.Context, partition int32, from, to int64, apply func(schemas.Batch) error) error,
+) error {
+	var snapshot pgx.Tx
+	old, err := b.whileHeld(ctx, func(old tables) (err error) {
+		snapshot, err = b.snapshot(ctx, old, read)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("compare epoch %d with %d: %w", old.epoch, b.t.epoch, err)
+	}
+	b.release(ctx)
+	sums, err := b.sumUp(ctx, snapshot, old)
 	_ = snapshot.Rollback(context.WithoutCancel(ctx)) // it only read
 	if err != nil {
-		return done, fmt.Errorf("compare epochs %d and %d: %w", old.epoch, b.t.epoch, err)
+		return fmt.Errorf("compare epoch %d with %d: %w", old.epoch, b.t.epoch, err)
 	}
-	if err := b.step("compared"); err != nil {
-		return done, err
+	b.sums = &sums
+	return b.step("compared")
+}
+
+// snapshot levels both epochs, and opens a snapshot of them at the same offsets.
+func (b *building) snapshot(ctx context.Context, old tables,
+	read func(ctx context.Context, partition int32, from, to int64, apply func(schemas.Batch) error) error,
+) (pgx.Tx, error) {
+	if err := b.level(ctx, old, read); err != nil {
+		return nil, err
 	}
-	return done, b.retire(ctx, old, keep || !done.Same(), &done)
+	tx, err := b.s.pool.BeginTx(ctx, b.s.db.Dialect.reading())
+	if err != nil {
+		return nil, err
+	}
+	if err := b.s.level(ctx, tx, old, b.t); err != nil {
+		_ = tx.Rollback(context.WithoutCancel(ctx)) // it only read
+		return nil, err
+	}
+	return tx, nil
+}
+
+// sumUp reads both epochs, which may take longer than the lease.
+func (b *building) sumUp(ctx context.Context, snapshot pgx.Tx, old tables) (sums [2]uint64, err error) {
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	renewed := make(chan error, 1)
+	go func() {
+		tick := time.NewTicker(b.s.lease / 8)
+		defer tick.Stop()
+		for {
+			select {
+			case <-reading.Done():
+				renewed <- nil
+				return
+			case <-tick.C:
+			}
+			if err := b.renew(reading); err != nil && reading.Err() == nil {
+				renewed <- err
+				stop()
+				return
+			}
+		}
+	}()
+	if sums[0], err = old.checksum(reading, snapshot); err == nil {
+		sums[1], err = b.t.checksum(reading, snapshot)
+	}
+	stop()
+	if lost := <-renewed; lost != nil {
+		return sums, lost
+	}
+	return sums, err
 }
 
 // retire drops the old epoch, or marks it as kept.
@@ -296,40 +384,37 @@ func (b *building) mine(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// swap levels both epochs, opens a snapshot of them at the same offsets, and makes the new one active.
+// swap levels both epochs, and makes the new one active.
 func (b *building) swap(ctx context.Context, old tables, keep bool,
 	read func(ctx context.Context, partition int32, from, to int64, apply func(schemas.Batch) error) error,
-) (snapshot pgx.Tx, err error) {
-	s := b.s
+) error {
 	if err := b.step("held"); err != nil {
-		return nil, err
+		return err
 	}
-	of := func(t tables) projections.Applier {
-		return projections.Applier{
-			Applied: func(ctx context.Context) ([]int64, error) { return s.appliedOf(ctx, t) },
-			Apply:   func(ctx context.Context, in schemas.Batch) error { return s.applyTo(ctx, t, in) },
-		}
-	}
-	if _, err := projections.Level(ctx, of(old), of(b.t), read); err != nil {
-		return nil, err
+	if err := b.level(ctx, old, read); err != nil {
+		return err
 	}
 	if err := b.step("levelled"); err != nil {
-		return nil, err
+		return err
 	}
-	if snapshot, err = s.pool.BeginTx(ctx, s.db.Dialect.reading()); err != nil {
-		return nil, err
+	if err := b.s.db.RunTx(ctx, writing(), func(tx pgx.Tx) error { return b.activate(ctx, tx, old, keep) }); err != nil {
+		return err
 	}
-	if err = s.level(ctx, snapshot, old, b.t); err == nil {
-		err = s.db.RunTx(ctx, writing(), func(tx pgx.Tx) error { return b.activate(ctx, tx, old, keep) })
+	return b.step("activated")
+}
+
+// level applies to each of the two epochs what the other is ahead by.
+func (b *building) level(ctx context.Context, old tables,
+	read func(ctx context.Context, partition int32, from, to int64, apply func(schemas.Batch) error) error,
+) error {
+	of := func(t tables) projections.Applier {
+		return projections.Applier{
+			Applied: func(ctx context.Context) ([]int64, error) { return b.s.appliedOf(ctx, t) },
+			Apply:   func(ctx context.Context, in schemas.Batch) error { return b.s.applyTo(ctx, t, in) },
+		}
 	}
-	if err == nil {
-		err = b.step("activated")
-	}
-	if err != nil {
-		_ = snapshot.Rollback(context.WithoutCancel(ctx)) // it only read
-		return nil, err
-	}
-	return snapshot, nil
+	_, err := projections.Level(ctx, of(old), of(b.t), read)
+	return err
 }
 
 // level returns ErrMoved unless both epochs stand at the same offsets in tx.
@@ -375,13 +460,4 @@ func (b *building) activate(ctx context.Context, tx pgx.Tx, old tables, keep boo
 	}
 	_, err = tx.Exec(ctx, sqlEnd, b.builder)
 	return err
-}
-
-// sums are the checksums of two epochs in one snapshot.
-func sums(ctx context.Context, tx pgx.Tx, old, other tables) (a, b uint64, err error) {
-	if a, err = old.checksum(ctx, tx); err != nil {
-		return 0, 0, err
-	}
-	b, err = other.checksum(ctx, tx)
-	return a, b, err
 }

@@ -125,6 +125,11 @@ func TestStorePassesTheSuite(t *testing.T) {
 	storetest.Run(t, place)
 }
 
+func TestStoreIsFilledAsApplyWouldFillIt(t *testing.T) {
+	t.Parallel()
+	storetest.RunFill(t, place)
+}
+
 func TestStoreIsRebuiltBesideItself(t *testing.T) {
 	t.Parallel()
 	storetest.RunEpochs(t, place)
@@ -132,5 +137,5 @@ func TestStoreIsRebuiltBesideItself(t *testing.T) {
 
 func TestRebuildsKilledInTheSwapLeaveOneWholeEpoch(t *testing.T) {
 	t.Parallel()
-	storetest.RunKilledSwaps(t, place, cockroach.BreakOff, "held", "levelled", "activated", "compared")
+	storetest.RunKilledSwaps(t, place, cockroach.BreakOff, "compared", "held", "levelled", "activated")
 }

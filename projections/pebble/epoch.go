@@ -229,32 +229,29 @@ func (b *building) step(name string) error {
 	return b.at(name)
 }
 
-// Swap makes the epoch active. While it levels the two and replaces a file, all calls wait: some milliseconds.
-func (b *building) Swap(ctx context.Context, keep bool,
+// Swap makes the epoch active. All calls wait while it levels the two, which is done twice, and replaces a file: some milliseconds.
+func (b *building) Swap(ctx context.Context, o projections.SwapOptions,
 	read func(ctx context.Context, partition int32, from, to int64, apply func(schemas.Batch) error) error,
 ) (done projections.Swapped, err error) {
 	if err := b.e.db.Flush(); err != nil { // the most of it, while nobody waits
 		return done, fmt.Errorf("flush epoch %d: %w", b.e.epoch, err)
 	}
-	old, before, after, err := b.swap(ctx, keep, read)
+	done.Kept = true
+	if done.Old, done.New, err = b.compare(ctx, read); err != nil {
+		return done, fmt.Errorf("compare epoch %d: %w", b.e.epoch, err)
+	}
+	done.Compared = true
+	if !done.Same() && !o.Force {
+		return done, projections.ErrOther
+	}
+	keep := o.Keep || !done.Same()
+	old, err := b.swap(ctx, keep, read)
 	if err != nil {
 		return done, fmt.Errorf("swap in epoch %d: %w", b.e.epoch, err)
 	}
 	b.end()
-	done.Swapped, done.Kept = true, true
-	if done.Old, err = checksum(ctx, before); err == nil {
-		done.New, err = checksum(ctx, after)
-	}
-	err = errors.Join(err, before.Close(), after.Close())
-	keep = keep || err != nil || !done.Same()
-	if keep {
-		err = errors.Join(err, os.WriteFile(b.s.keptFile(old.epoch), nil, 0o600))
-	}
-	err = errors.Join(err, old.close())
-	if err != nil || keep {
-		return done, err
-	}
-	if err := b.step("compared"); err != nil {
+	done.Swapped = true
+	if err := old.close(); err != nil || keep {
 		return done, err
 	}
 	done.Kept = false
@@ -264,41 +261,78 @@ func (b *building) Swap(ctx context.Context, keep bool,
 	return done, nil
 }
 
-// swap returns the old epoch, and snapshots of both at the same offsets.
+// compare sums up both epochs at the same offsets. While it reads them, everybody goes on.
+func (b *building) compare(ctx context.Context,
+	read func(ctx context.Context, partition int32, from, to int64, apply func(schemas.Batch) error) error,
+) (old, rebuilt uint64, err error) {
+	before, after, err := b.levelled(ctx, read)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, before.Close(), after.Close()) }()
+	if old, err = checksum(ctx, before); err != nil {
+		return 0, 0, err
+	}
+	if rebuilt, err = checksum(ctx, after); err != nil {
+		return 0, 0, err
+	}
+	return old, rebuilt, b.step("compared")
+}
+
+// levelled returns snapshots of the serving epoch and of this one, at the same offsets.
+func (b *building) levelled(ctx context.Context,
+	read func(ctx context.Context, partition int32, from, to int64, apply func(schemas.Batch) error) error,
+) (before, after *pebble.Snapshot, err error) {
+	b.s.mu.Lock()
+	defer b.s.mu.Unlock()
+	if err := b.level(ctx, read); err != nil {
+		return nil, nil, err
+	}
+	return b.s.current.db.NewSnapshot(), b.e.db.NewSnapshot(), nil
+}
+
+// level applies to the serving epoch and to this one what the other is ahead by. The caller holds mu.
+func (b *building) level(ctx context.Context,
+	read func(ctx context.Context, partition int32, from, to int64, apply func(schemas.Batch) error) error,
+) error {
+	of := func(e *engine) projections.Applier {
+		return projections.Applier{Applied: func(context.Context) ([]int64, error) { return b.s.applied(e.db) }, Apply: e.apply}
+	}
+	_, err := projections.Level(ctx, of(b.s.current), of(b.e), read)
+	return err
+}
+
+// swap returns the old epoch.
 func (b *building) swap(ctx context.Context, keep bool,
 	read func(ctx context.Context, partition int32, from, to int64, apply func(schemas.Batch) error) error,
-) (old *engine, before, after *pebble.Snapshot, err error) {
+) (old *engine, err error) {
 	s := b.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old = s.current
 	if err := b.step("held"); err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
-	of := func(e *engine) projections.Applier {
-		return projections.Applier{Applied: func(context.Context) ([]int64, error) { return s.applied(e.db) }, Apply: e.apply}
-	}
-	if _, err := projections.Level(ctx, of(old), of(b.e), read); err != nil {
-		return nil, nil, nil, err
+	if err := b.level(ctx, read); err != nil {
+		return nil, err
 	}
 	if err := b.e.db.LogData(nil, pebble.Sync); err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	if err := b.step("levelled"); err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	if keep {
 		if err := os.WriteFile(s.keptFile(old.epoch), nil, 0o600); err != nil {
-			return nil, nil, nil, err
+			return nil, err
 		}
 	}
 	if err := s.activate(b.e.epoch); err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	if err := b.step("activated"); err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
-	before, after = old.db.NewSnapshot(), b.e.db.NewSnapshot()
 	s.current = b.e
-	return old, before, after, nil
+	return old, nil
 }

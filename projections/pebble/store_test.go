@@ -14,6 +14,11 @@ func TestStorePassesTheSuite(t *testing.T) {
 	storetest.Run(t, place)
 }
 
+func TestStoreIsFilledAsApplyWouldFillIt(t *testing.T) {
+	t.Parallel()
+	storetest.RunFill(t, place)
+}
+
 func TestStoreIsRebuiltBesideItself(t *testing.T) {
 	t.Parallel()
 	storetest.RunEpochs(t, place)
@@ -21,7 +26,7 @@ func TestStoreIsRebuiltBesideItself(t *testing.T) {
 
 func TestRebuildsKilledInTheSwapLeaveOneWholeEpoch(t *testing.T) {
 	t.Parallel()
-	storetest.RunKilledSwaps(t, place, pebble.BreakOff, "held", "levelled", "activated", "compared")
+	storetest.RunKilledSwaps(t, place, pebble.BreakOff, "compared", "held", "levelled", "activated")
 }
 
 // place is a new directory.

@@ -20,7 +20,7 @@ func RunEpochs(t *testing.T, place func(t *testing.T) Open) {
 		test func(t *testing.T, open Open)
 	}{
 		{"OldOneServesUntilTheSwap", testOldServes},
-		{"WhatWasWrongIsMended", testMended},
+		{"WhatWasWrongIsMendedByForceAlone", testMended},
 		{"ApplyingAndPagingGoOnDuringARebuild", testGoesOn},
 		{"InterruptedBuildLeavesTheOldOne", testInterrupted},
 		{"OneBuilderAtATime", testOneBuilder},
@@ -99,7 +99,7 @@ func readOf(l *Log) func(context.Context, int32, int64, int64, func(schemas.Batc
 
 func swapped(t *testing.T, e projections.Epoch, l *Log, keep bool) projections.Swapped {
 	t.Helper()
-	done, err := e.Swap(t.Context(), keep, readOf(l))
+	done, err := e.Swap(t.Context(), projections.SwapOptions{Keep: keep}, readOf(l))
 	if err != nil || !done.Swapped {
 		t.Fatalf("swap: %v %+v", err, done)
 	}
@@ -188,13 +188,29 @@ func testMended(t *testing.T, open Open) {
 			t.Fatal(err)
 		}
 	}
+	was := checksum(t, store)
 	e := begun(t, store)
 	if err := fill(t.Context(), e, l); err != nil {
 		t.Fatal(err)
 	}
-	done := swapped(t, e, l, false)
-	if done.Same() || !done.Kept {
-		t.Errorf("the old one was wrong, and is kept to be looked at: %+v", done)
+	done, err := e.Swap(t.Context(), projections.SwapOptions{}, readOf(l))
+	if !errors.Is(err, projections.ErrOther) || done.Swapped || !done.Compared || done.Same() || done.Old != was {
+		t.Fatalf("two epochs that differ: %v %+v", err, done)
+	}
+	if err := e.Abandon(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now := checksum(t, store); now != was {
+		t.Errorf("what served does not serve any more: %x, not %x", now, was)
+	}
+	SayRandom(r, l, devices, 20)
+	catchUp(t, store, l) // appliers are held no longer
+	e = begun(t, store)
+	if err := fill(t.Context(), e, l); err != nil {
+		t.Fatal(err)
+	}
+	if done, err = e.Swap(t.Context(), projections.SwapOptions{Force: true}, readOf(l)); err != nil || !done.Swapped || done.Same() || !done.Kept {
+		t.Errorf("forced: the old one was wrong, and is kept to be looked at: %v %+v", err, done)
 	}
 	catchUp(t, store, l)
 	same(t, store, l)
@@ -276,7 +292,7 @@ func testGoesOn(t *testing.T, open Open) {
 		var done projections.Swapped
 		err := projections.ErrMoved
 		for errors.Is(err, projections.ErrMoved) {
-			done, err = e.Swap(t.Context(), false, readOf(l))
+			done, err = e.Swap(t.Context(), projections.SwapOptions{}, readOf(l))
 		}
 		if err != nil || !done.Same() {
 			t.Fatalf("swap: %v %+v", err, done)
@@ -320,7 +336,7 @@ func testInterrupted(t *testing.T, open Open) {
 		if round > 1 { // killed when everybody was held back
 			broken := errors.New("killed")
 			SayRandom(r, l, devices, 50)
-			done, err := e.Swap(t.Context(), false, func(context.Context, int32, int64, int64, func(schemas.Batch) error) error { return broken })
+			done, err := e.Swap(t.Context(), projections.SwapOptions{}, func(context.Context, int32, int64, int64, func(schemas.Batch) error) error { return broken })
 			if !errors.Is(err, broken) || done.Swapped {
 				t.Fatalf("want the reader's error, got %v %+v", err, done)
 			}
@@ -426,7 +442,7 @@ func RunKilledSwaps(t *testing.T, place func(t *testing.T) Open, breakOff func(e
 			}) {
 				t.Fatal("no end can be planted")
 			}
-			if _, err := e.Swap(t.Context(), false, readOf(l)); !errors.Is(err, killed) || !reached {
+			if _, err := e.Swap(t.Context(), projections.SwapOptions{}, readOf(l)); !errors.Is(err, killed) || !reached {
 				t.Fatalf("want the planted end, got %v", err)
 			}
 			kill(e)
