@@ -84,6 +84,14 @@ func peakRSS(pid int) (int64, error) {
 	return 0, errors.New("read the memory of a process: no VmHWM")
 }
 
+// forgetPeak lets the peak of a process's resident memory begin at what it has now.
+func forgetPeak(pid int) error {
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5\n"), 0o200); err != nil {
+		return fmt.Errorf("let a peak of memory begin anew: %w", err)
+	}
+	return nil
+}
+
 // childrenOf are the processes that a process has started.
 func childrenOf(pid int) ([]int, error) {
 	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))

@@ -66,12 +66,18 @@ func (t *topics) register(ctx context.Context, n int) error {
 	return t.fill(ctx, n, func(out *schemas.Out, i int) { registerPhone(out, MakePhone("bench", i)) })
 }
 
+// Of every phone's registration.
+const (
+	registeredBy = "0123456789abcdef0123456789abcdef"
+	registeredUS = 1_780_000_000_000_000
+)
+
 func registerPhone(out *schemas.Out, p Phone) {
 	d := p.device()
 	out.TokenRegistered(&pushv1.TokenRegistered{
-		App: app, Transport: d.Transport, Token: p.Token, Platform: p.Platform, KeyId: "0123456789abcdef0123456789abcdef", RegisteredAtUs: 1_780_000_000_000_000,
+		App: app, Transport: d.Transport, Token: p.Token, Platform: p.Platform, KeyId: registeredBy, RegisteredAtUs: registeredUS,
 	})
-	out.ChannelSubscribed(&pushv1.ChannelSubscribed{App: app, Transport: d.Transport, Token: p.Token, Channel: siteChannel, SubscribedAtUs: 1_780_000_000_000_000})
+	out.ChannelSubscribed(&pushv1.ChannelSubscribed{App: app, Transport: d.Transport, Token: p.Token, Channel: siteChannel, SubscribedAtUs: registeredUS})
 }
 
 // project brings the store to the end of devices.

@@ -44,19 +44,9 @@ func onKafka(devices int) []benchmark {
 			(*harness).clusterPipeline,
 		},
 	}
-	for i, b := range all {
-		all[i].run = func(h *harness, ctx context.Context) ([]Row, error) {
-			rows, err := b.run(h, ctx)
-			if !errors.Is(err, errNoKafka) {
-				return rows, err
-			}
-			h.say("left out: %v", err)
-			rows = nil
-			for _, name := range b.rows {
-				rows = append(rows, Row{Name: name, Void: err.Error()})
-			}
-			return rows, nil
-		}
+	all = append(all, scaleBenchmarks(onReal, 100_000, 1_000_000, 10_000_000)...)
+	for i := range all {
+		all[i] = all[i].without(errNoKafka)
 	}
 	return all
 }

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -87,7 +88,8 @@ func benchmarks(devices int) []benchmark {
 		},
 	}
 	at := len(all) - 1 // before the pipeline
-	return append(slices.Insert(all, at, append(grid(), memory(schemas.APNS), memory(schemas.FCM))...), onKafka(devices)...)
+	all = slices.Insert(all, at, append(grid(), memory(schemas.APNS), memory(schemas.FCM))...)
+	return slices.Concat(all, scaleBenchmarks(onEmbedded, 10_000, 100_000, 1_000_000, 10_000_000), pages(), onKafka(devices))
 }
 
 // Run runs the benchmarks and returns their rows, also with an error: those of the benchmarks before it.
@@ -125,12 +127,31 @@ func Run(ctx context.Context, o Options) ([]Row, error) {
 	if len(rows) == 0 {
 		return nil, fmt.Errorf("no benchmark is called %q", o.Only)
 	}
+	compareSizes(rows)
 	fmt.Fprintln(o.Out)
 	return rows, WriteTable(o.Out, rows)
 }
 
 func (b *benchmark) matches(only *regexp.Regexp) bool {
 	return slices.ContainsFunc(b.rows, only.MatchString)
+}
+
+// without is the benchmark whose rows are void where it returns missing, wrapped: what it needs cannot be had here.
+func (b benchmark) without(missing error) benchmark {
+	run := b.run
+	b.run = func(h *harness, ctx context.Context) ([]Row, error) {
+		rows, err := run(h, ctx)
+		if !errors.Is(err, missing) {
+			return rows, err
+		}
+		h.say("left out: %v", err)
+		rows = nil
+		for _, name := range b.rows {
+			rows = append(rows, Row{Name: name, Void: err.Error()})
+		}
+		return rows, nil
+	}
+	return b
 }
 
 // runIn runs one benchmark in a folder of its own, which is removed after it.

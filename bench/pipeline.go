@@ -226,32 +226,54 @@ func (u *running) cpu() (map[string]time.Duration, error) {
 }
 
 // memory is the peak of resident memory, of all processes together. Memory that several of them share is counted for each.
-func (u *running) memory() (int64, error) {
+func (u *running) memory() (total int64, err error) {
+	peaks, err := u.peaks()
+	for _, n := range peaks {
+		total += n
+	}
+	return total, err
+}
+
+// peaks are the peaks of resident memory in bytes, by name, since each process began or was told to forget (forgetPeaks).
+func (u *running) peaks() (map[string]int64, error) {
 	parts, err := u.parts()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	var total int64
+	peaks := map[string]int64{}
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(parts)) {
-		var sum int64
 		for _, pid := range parts[name] {
 			n, err := peakRSS(pid)
 			if err != nil {
-				return 0, err
+				return nil, err
 			}
-			sum += n
+			peaks[name] += n
 		}
-		total += sum
-		list = append(list, fmt.Sprintf("%s %d", name, sum/1e6))
+		list = append(list, fmt.Sprintf("%s %d", name, peaks[name]/1e6))
 	}
 	u.h.say("peak of resident memory in MB: %s", strings.Join(list, ", "))
-	return total, nil
+	return peaks, nil
 }
 
-// load makes the app, a key and the devices through the log, and waits until every stage has read them.
-func (u *running) load(ctx context.Context) error {
-	began := time.Now()
+// forgetPeaks lets the peaks of some processes begin anew.
+func (u *running) forgetPeaks(names ...string) error {
+	parts, err := u.parts()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		for _, pid := range parts[name] {
+			if err := forgetPeak(pid); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// configure makes the app, with credentials, and a key.
+func (u *running) configure(ctx context.Context) error {
 	text, err := os.ReadFile(u.masterKey)
 	if err != nil {
 		return fmt.Errorf("read the pipeline's key: %w", err)
@@ -263,7 +285,13 @@ func (u *running) load(ctx context.Context) error {
 	if err := addApp(ctx, u.log, keyring, u.p, schemas.Transports...); err != nil {
 		return err
 	}
-	if err := u.log.Append(ctx, func(out *schemas.Out) { out.AccessKeyIssued(issued(15)) }); err != nil {
+	return u.log.Append(ctx, func(out *schemas.Out) { out.AccessKeyIssued(issued(15)) })
+}
+
+// load makes the app, a key and the devices through the log, and waits until every stage has read them.
+func (u *running) load(ctx context.Context) error {
+	began := time.Now()
+	if err := u.configure(ctx); err != nil {
 		return err
 	}
 	t := &topics{Log: u.log}
@@ -317,65 +345,87 @@ func (u *running) settled(ctx context.Context, group string) error {
 
 // broadcast asks for one over HTTP, and measures until it has ended and analytics have read all of it.
 func (u *running) broadcast(ctx context.Context, name string, round int) (sample, error) {
-	before, err := u.cpu()
-	if err != nil {
-		return sample{}, err
-	}
-	sim, err := processCPU(u.p.child.pid())
-	if err != nil {
-		return sample{}, err
-	}
-	own, err := ownCPU()
+	return u.broadcasts(ctx, name, round, 1)
+}
+
+// broadcasts asks for so many, one when the one before has ended, and measures until analytics have read all of them.
+func (u *running) broadcasts(ctx context.Context, name string, round, count int) (sample, error) {
+	before, err := u.spent()
 	if err != nil {
 		return sample{}, err
 	}
 	began := time.Now()
 	stopProfile := u.profile(ctx, name, round)
 	defer stopProfile()
+	s := sample{others: map[string]time.Duration{}}
 	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
-	text, err := moodle.Broadcast(ctx, siteChannel, payload().Body)
-	if err != nil {
-		return sample{}, err
+	for range count {
+		n, err := u.reach(ctx, moodle)
+		if err != nil {
+			return s, err
+		}
+		s.n += n
 	}
-	id, err := schemas.ParseID(text)
-	if err != nil {
-		return sample{}, err
-	}
-	ended, err := u.endOf(ctx, id)
-	if err != nil {
-		return sample{}, err
-	}
-	s := sample{wall: time.Since(began), others: map[string]time.Duration{}}
+	s.wall = time.Since(began)
 	if err := u.settled(ctx, schemas.GroupAnalytics); err != nil {
 		return s, err
 	}
+	now, err := u.spent()
+	if err != nil {
+		return s, err
+	}
+	for name, used := range now.parts {
+		s.cpu += used - before.parts[name]
+		s.others[ofIt+name] = used - before.parts[name]
+	}
+	s.others["simulator"], s.others["load"] = now.simulator-before.simulator, now.load-before.load
+	return s, nil
+}
+
+// ofIt stands before the names of processes whose CPU time is in the figure.
+const ofIt = "of it "
+
+// reach broadcasts to all devices, and returns when the last answer is counted.
+func (u *running) reach(ctx context.Context, moodle Moodle) (n int, err error) {
+	text, err := moodle.Broadcast(ctx, siteChannel, payload().Body)
+	if err != nil {
+		return 0, err
+	}
+	id, err := schemas.ParseID(text)
+	if err != nil {
+		return 0, err
+	}
+	ended, err := u.endOf(ctx, id)
+	if err != nil {
+		return 0, err
+	}
 	for _, c := range ended.Counts {
-		s.n += int(c.Emitted)
+		n += int(c.Emitted)
 		if c.Accepted != c.Emitted {
-			return s, fmt.Errorf("%s: %d of %d accepted", c.Transport.Word(), c.Accepted, c.Emitted)
+			return n, fmt.Errorf("%s: %d of %d accepted", c.Transport.Word(), c.Accepted, c.Emitted)
 		}
 	}
-	if s.n != u.h.Devices {
-		return s, fmt.Errorf("want %d pushes, got %d", u.h.Devices, s.n)
+	if n != u.h.Devices {
+		return n, fmt.Errorf("want %d pushes, got %d", u.h.Devices, n)
 	}
-	now, err := u.cpu()
-	if err != nil {
+	return n, nil
+}
+
+// spent is the CPU time that was used until now: by the pipeline's processes, and by what is in no figure.
+type spent struct {
+	parts           map[string]time.Duration
+	simulator, load time.Duration
+}
+
+func (u *running) spent() (s spent, err error) {
+	if s.parts, err = u.cpu(); err != nil {
 		return s, err
 	}
-	simNow, err := processCPU(u.p.child.pid())
-	if err != nil {
+	if s.simulator, err = processCPU(u.p.child.pid()); err != nil {
 		return s, err
 	}
-	ownNow, err := ownCPU()
-	if err != nil {
-		return s, err
-	}
-	for name, used := range now {
-		s.cpu += used - before[name]
-		s.others["of it "+name] = used - before[name]
-	}
-	s.others["simulator"], s.others["load"] = simNow-sim, ownNow-own
-	return s, nil
+	s.load, err = ownCPU()
+	return s, err
 }
 
 // endOf waits for the end of a broadcast.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/campanile-push/campanile/eventlog"
 	"github.com/campanile-push/campanile/projections/chdb"
+	"github.com/campanile-push/campanile/projections/cockroach"
 	"github.com/campanile-push/campanile/schemas"
 )
 
@@ -25,21 +26,32 @@ func clusterName(devices int) string { return "pipeline/kafka/" + sizeName(devic
 // clusterPipeline is the pipeline as one process for each stage, on Kafka, PostgreSQL and the ClickHouse engine. All of them are in its
 // figure; the simulator and the load, which is this process, are not.
 func (h *harness) clusterPipeline(ctx context.Context) (rows []Row, err error) {
+	c, end, err := h.startCluster(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	return c.rounds(ctx, clusterName(h.Devices))
+}
+
+// startCluster starts a simulator and the stages on it. fill, unless nil, is given the device store before a stage has it. end ends all.
+func (h *harness) startCluster(ctx context.Context, fill func(ctx context.Context, store *cockroach.Store) error) (c *stageProcesses, end func() error, err error) {
 	library, err := chdb.FindLibrary(h.Library)
 	if err != nil {
-		return nil, fmt.Errorf("%w can be fed: %w", errNoKafka, err)
+		return nil, nil, fmt.Errorf("%w can be fed: %w", errNoKafka, err)
 	}
 	p, err := h.newProvider(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, p.child.end()) }()
-	c := &stageProcesses{running: running{h: h, p: p, masterKey: filepath.Join(h.dir, "master.key"), analytics: true}, started: map[string]*stageProcess{}}
-	defer func() { err = errors.Join(err, c.stop()) }()
+	c = &stageProcesses{
+		running: running{h: h, p: p, masterKey: filepath.Join(h.dir, "master.key"), analytics: true}, fill: fill, started: map[string]*stageProcess{},
+	}
+	end = func() error { return errors.Join(c.stop(), p.child.end()) }
 	if err := c.start(ctx, library); err != nil {
-		return nil, err
+		return nil, nil, errors.Join(err, end())
 	}
-	return c.rounds(ctx, clusterName(h.Devices))
+	return c, end, nil
 }
 
 // stageProcesses are a pipeline of one process for each stage, and its engines.
@@ -48,6 +60,7 @@ type stageProcesses struct {
 
 	kafka   *cluster
 	store   store
+	fill    func(ctx context.Context, store *cockroach.Store) error // nil: nothing is filled
 	env     []string
 	started map[string]*stageProcess
 	order   []string // in which they were started
@@ -65,7 +78,7 @@ func (c *stageProcesses) start(ctx context.Context, library string) (err error) 
 	if c.kafka, err = c.h.newKafka(ctx); err != nil {
 		return err
 	}
-	if err = c.openStore(ctx); err != nil {
+	if err = c.store.open(ctx, c.h); err != nil {
 		return err
 	}
 	ca := filepath.Join(c.h.dir, "ca.pem")
@@ -101,6 +114,9 @@ func (c *stageProcesses) start(ctx context.Context, library string) (err error) 
 	if text, err := apply.CombinedOutput(); err != nil {
 		return fmt.Errorf("create the topics: %w: %s", err, text)
 	}
+	if err := c.fillStore(ctx); err != nil {
+		return err
+	}
 	for _, s := range []struct {
 		name string
 		args []string
@@ -129,36 +145,66 @@ func (c *stageProcesses) start(ctx context.Context, library string) (err error) 
 	return err
 }
 
-func (c *stageProcesses) openStore(ctx context.Context) error {
-	if _, err := c.h.script(ctx, nil, "postgres.sh", "status"); err != nil {
-		c.store.begun = true
+// open makes a database, and starts the server where it does not run. close must be called, after an error too.
+func (s *store) open(ctx context.Context, h *harness) error {
+	if _, err := h.script(ctx, nil, "postgres.sh", "status"); err != nil {
+		s.begun = true
 	}
 	name := "bench_" + strings.ReplaceAll(schemas.NewID().String(), "-", "")
-	out, err := c.h.script(ctx, nil, "postgres.sh", "database", name)
+	out, err := h.script(ctx, nil, "postgres.sh", "database", name)
 	if err != nil {
 		return fmt.Errorf("%w has a device store: %w", errNoKafka, err)
 	}
-	c.store.name, c.store.url = name, said(out, "POSTGRES_URL=")
+	s.name, s.url = name, said(out, "POSTGRES_URL=")
 	dir := os.Getenv("POSTGRES_DIR")
 	if dir == "" {
-		dir = filepath.Join(c.h.Scripts, "..", "..", "build", "postgres")
+		dir = filepath.Join(h.Scripts, "..", "..", "build", "postgres")
 	}
 	server, err := readPID(filepath.Join(dir, "data", "postmaster.pid"))
 	if err != nil {
 		return err
 	}
-	c.store.pid = server.pid()
+	s.pid = server.pid()
 	return nil
+}
+
+// processes are the server and its backends.
+func (s *store) processes() ([]int, error) {
+	backends, err := childrenOf(s.pid)
+	return append(backends, s.pid), err
+}
+
+// close drops the database, and stops the server that open started.
+func (s *store) close(ctx context.Context, h *harness) (err error) {
+	if s.name != "" {
+		_, err = h.script(ctx, nil, "postgres.sh", "drop", s.name)
+	}
+	if s.begun {
+		_, stopping := h.script(ctx, nil, "postgres.sh", "stop")
+		err = errors.Join(err, stopping)
+	}
+	return err
+}
+
+// fillStore fills the device store, whose only user it is.
+func (c *stageProcesses) fillStore(ctx context.Context) error {
+	if c.fill == nil {
+		return nil
+	}
+	s, err := cockroach.Open(ctx, cockroach.Options{URL: c.store.url, Layout: schemas.Layout{Partitions: partitions}, Logger: c.h.Logger})
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.fill(ctx, s), s.Close())
 }
 
 // processes are those in the figure, by name.
 func (c *stageProcesses) processes() (map[string][]int, error) {
 	parts := map[string][]int{"kafka": {c.kafka.child.pid()}}
-	backends, err := childrenOf(c.store.pid)
-	if err != nil {
+	var err error
+	if parts["postgres"], err = c.store.processes(); err != nil {
 		return nil, err
 	}
-	parts["postgres"] = append(backends, c.store.pid)
 	for name, s := range c.started {
 		parts[name] = []int{s.cmd.Process.Pid}
 	}
@@ -178,14 +224,7 @@ func (c *stageProcesses) stop() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*childPatience)
 	defer cancel()
-	if c.store.name != "" {
-		_, err := c.h.script(ctx, nil, "postgres.sh", "drop", c.store.name)
-		all = errors.Join(all, err)
-	}
-	if c.store.begun {
-		_, err := c.h.script(ctx, nil, "postgres.sh", "stop")
-		all = errors.Join(all, err)
-	}
+	all = errors.Join(all, c.store.close(ctx, c.h))
 	if c.kafka != nil {
 		all = errors.Join(all, c.kafka.close())
 	}
