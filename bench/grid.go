@@ -28,6 +28,7 @@ type cell struct {
 	latency   time.Duration // of every answer
 	size      string        // of the payload, as it stands in the name
 	clients   []string
+	marks     []int64 // pushes after which the stage's memory is noted, rising
 }
 
 // grid are the benchmarks of the senders: each cell compares its clients in turns, so that they meet the same machine.
@@ -36,7 +37,7 @@ func grid() []benchmark {
 	for _, transport := range schemas.Transports {
 		for _, latency := range []time.Duration{0, 20 * time.Millisecond, 50 * time.Millisecond} {
 			for _, size := range []string{"200B", "4KB"} {
-				c := cell{transport, latency, size, []string{senders.H2Transport, senders.StockTransport, floorClient}}
+				c := cell{transport: transport, latency: latency, size: size, clients: []string{senders.H2Transport, senders.StockTransport, floorClient}}
 				if latency == 0 && size == "200B" {
 					c.clients = append(c.clients, libraryClient)
 				}
@@ -88,12 +89,23 @@ func (c cell) content() *pushv1.Content {
 	return e
 }
 
-// connections of the floor: FCM's front end takes 100 streams on each, so that latency asks for more.
+// connections of the floor: APNs takes 1,000 streams on each and FCM's front end 100, so that latency asks for more.
 func (c cell) connections() int {
-	if c.transport == schemas.FCM && c.latency > 0 {
-		return 10
+	switch {
+	case c.latency == 0:
+		return 1
+	case c.transport == schemas.FCM:
+		return floorInFlight / 100
 	}
-	return 1
+	return floorInFlight / 1000
+}
+
+// pushes of a round: with latency, enough that the first second, in which connections are made, weighs little.
+func (c cell) pushes() int {
+	if c.latency > 0 {
+		return 200_000
+	}
+	return 100_000
 }
 
 // clientReport is what one client did in one round, in a process of its own.
@@ -103,7 +115,9 @@ type clientReport struct {
 	CPU      time.Duration `json:"cpu"`
 	RSS      int64         `json:"rss"`       // peak, bytes
 	Allocs   uint64        `json:"allocs"`    // objects
-	InFlight float64       `json:"in_flight"` // pushes that waited for an answer, in the middle of the round; 0: not known
+	InFlight float64       `json:"in_flight"` // pushes that waited for an answer, on average over Busy; 0: not known
+	Busy     time.Duration `json:"busy"`      // from the first push to the last answer; 0: not known
+	Peaks    []int64       `json:"peaks"`     // resident memory at the order's marks, bytes
 
 	p50, p99 time.Duration            // to the provider's answer; 0: not known
 	others   map[string]time.Duration // CPU of the processes that it needs
@@ -113,12 +127,13 @@ func (r clientReport) cpuUS() float64 { return float64(r.CPU.Nanoseconds()) / 10
 
 func (r clientReport) rate() float64 { return float64(r.N) / r.Wall.Seconds() }
 
-// little is the rate as a share of what the pushes in flight and the latency allow (Little's law).
+// little is the rate as a share of what the pushes in flight and the latency allow (Little's law): what is missing, answers took longer
+// than the provider's latency.
 func (r clientReport) little(latency time.Duration) float64 {
-	if r.InFlight == 0 {
+	if r.InFlight == 0 || r.Busy == 0 {
 		return 0
 	}
-	return r.rate() / (r.InFlight / latency.Seconds())
+	return float64(r.N) / r.Busy.Seconds() / (r.InFlight / latency.Seconds())
 }
 
 // startSurroundings starts what a sender stands between: a broker and a simulator. end ends both.
@@ -165,7 +180,7 @@ func (h *harness) grid(ctx context.Context, c cell) (rows []Row, err error) {
 	if err := p.client.SetScenario(ctx, scenario); err != nil {
 		return nil, err
 	}
-	n := h.scaled(100_000)
+	n := h.scaled(c.pushes())
 	h.say("%d pushes a round; broker and simulator are other processes, and so is each client, anew in each round", n)
 	reports := map[string][]clientReport{}
 	for round := range h.Rounds {
@@ -229,7 +244,7 @@ func (c cell) rows(reports map[string][]clientReport) []Row {
 // push has one client push to n phones once, in a process of its own.
 func (h *harness) push(ctx context.Context, cluster *cluster, p *provider, c cell, client string, n, round int) (r clientReport, err error) {
 	o := senderOrder{
-		Transport: c.transport, Client: client, Content: c.content(), N: n, Connections: c.connections(), At: p.at, Account: p.account,
+		Transport: c.transport, Client: client, Content: c.content(), N: n, Connections: c.connections(), Marks: c.marks, At: p.at, Account: p.account,
 		Log: filepath.Join(h.dir, "log"), Keyring: vault.NewKeyLine("1"), Hash: vault.NewHashKey(),
 	}
 	if h.Profile != "" {

@@ -9,18 +9,18 @@ import (
 	"github.com/campanile-push/campanile/senders"
 )
 
-// What memory is measured over: it must be the same.
+// What memory is measured over, in one process: it must be the same.
 const fewPushes, manyPushes = 1_000_000, 10_000_000
 
 func memoryRow(transport schemas.Transport, n int) string {
 	return fmt.Sprintf("sender/memory/%s/%s/rss_mb", transport.Word(), sizeName(n))
 }
 
-// memory is the benchmark of a sender's memory at full speed: over a million pushes, and over ten million.
+// memory is the benchmark of a sender's memory at full speed: after a million pushes, and after ten million.
 func memory(transport schemas.Transport) benchmark {
 	return benchmark{
 		[]string{memoryRow(transport, fewPushes), memoryRow(transport, manyPushes)},
-		fmt.Sprintf("the peak of resident memory of a whole %s sender at full speed, over %s and over %s pushes", transport.Word(), sizeName(fewPushes), sizeName(manyPushes)),
+		fmt.Sprintf("the peak of resident memory of a whole %s sender at full speed, after %s and after %s pushes", transport.Word(), sizeName(fewPushes), sizeName(manyPushes)),
 		func(h *harness, ctx context.Context) ([]Row, error) { return h.memory(ctx, transport) },
 	}
 }
@@ -32,19 +32,25 @@ func (h *harness) memory(ctx context.Context, transport schemas.Transport) (rows
 	}
 	defer func() { err = errors.Join(err, end()) }()
 	c := cell{transport: transport, size: "200B"}
-	var few float64
-	for _, n := range []int{fewPushes, manyPushes} {
-		r, err := h.push(ctx, cluster, p, c, senders.H2Transport, h.scaled(n), 1)
-		if err != nil {
-			return nil, err
-		}
-		h.say("%d pushes  %s", r.N, r.describe(0))
-		one := row(memoryRow(transport, n), "MB", []float64{float64(r.RSS) / 1e6}, nil)
-		if few == 0 {
-			few = one.Value
-		}
-		one.Baseline, one.Ratio = few, one.Value/few
-		rows = append(rows, one)
+	for n := fewPushes; n < manyPushes; n += fewPushes {
+		c.marks = append(c.marks, int64(h.scaled(n)))
 	}
-	return rows, nil
+	r, err := h.push(ctx, cluster, p, c, senders.H2Transport, h.scaled(manyPushes), 1)
+	if err != nil {
+		return nil, err
+	}
+	if len(r.Peaks) != len(c.marks) {
+		return nil, fmt.Errorf("want the memory noted %d times, got %d", len(c.marks), len(r.Peaks))
+	}
+	peaks := make([]float64, 0, len(r.Peaks)+1)
+	for _, peak := range append(r.Peaks, r.RSS) {
+		peaks = append(peaks, float64(peak)/1e6)
+	}
+	h.say("%d pushes  %s", r.N, r.describe(0))
+	h.say("MB after each %s: %.0f", sizeName(h.scaled(fewPushes)), peaks)
+	few, many := peaks[:1], peaks[len(peaks)-1:]
+	return []Row{
+		row(memoryRow(transport, fewPushes), "MB", few, nil),
+		row(memoryRow(transport, manyPushes), "MB", many, few),
+	}, nil
 }

@@ -39,7 +39,8 @@ type senderOrder struct {
 	Client      string             `json:"client"`
 	Content     *pushv1.Content    `json:"content"`
 	N           int                `json:"n"`
-	Connections int                `json:"connections"` // of the floor
+	Connections int                `json:"connections"`     // of the floor
+	Marks       []int64            `json:"marks,omitempty"` // pushes after which the stage's memory is noted, rising
 	At          simulator.Identity `json:"at"`
 	Account     []byte             `json:"account"`
 	Log         string             `json:"log"` // the broker's folder
@@ -50,7 +51,7 @@ type senderOrder struct {
 }
 
 // floorInFlight is that of a sender's app while it is alone, so that the floor waits for as many answers.
-const floorInFlight = 1000
+const floorInFlight = 2000
 
 // serve gets ready, says so, and pushes when it is told how many pushes the ledger will hold then. Its report is a line of JSON.
 func (o *senderOrder) serve(ctx context.Context, in *bufio.Reader, stdout io.Writer) error {
@@ -81,8 +82,15 @@ func (o *senderOrder) serve(ctx context.Context, in *bufio.Reader, stdout io.Wri
 	return json.NewEncoder(stdout).Encode(r)
 }
 
-// pushUntil pushes until the ledger holds so many pushes, and returns how many waited for an answer meanwhile; 0: not known.
-type pushUntil func(ctx context.Context, until int64) (inFlight float64, err error)
+// pushUntil pushes until the ledger holds so many pushes.
+type pushUntil func(ctx context.Context, until int64) (seen, error)
+
+// seen is what a stage was seen to do while it pushed. The zero value is that of a client that nobody looks into.
+type seen struct {
+	inFlight float64       // pushes that waited for an answer, on average over busy
+	busy     time.Duration // from the first push to the last answer
+	peaks    []int64       // resident memory by senderOrder.Marks, bytes
+}
 
 func (o *senderOrder) measure(ctx context.Context, run pushUntil, until int64) (clientReport, error) {
 	r := clientReport{N: o.N}
@@ -104,10 +112,12 @@ func (o *senderOrder) measure(ctx context.Context, run pushUntil, until int64) (
 		return r, err
 	}
 	began := time.Now()
-	if r.InFlight, err = run(ctx, until); err != nil {
+	s, err := run(ctx, until)
+	if err != nil {
 		return r, err
 	}
 	r.Wall = time.Since(began)
+	r.InFlight, r.Busy, r.Peaks = s.inFlight, s.busy, s.peaks
 	used, err := ownCPU()
 	if err != nil {
 		return r, err
@@ -130,7 +140,7 @@ func (o *senderOrder) prepare(ctx context.Context, p *provider) (run pushUntil, 
 		}
 		push, done, err := library(ctx, p)
 		phones := makePhones(o.N, o.Transport)
-		return func(ctx context.Context, _ int64) (float64, error) { return 0, push(ctx, phones, o.N) }, done, err
+		return func(ctx context.Context, _ int64) (seen, error) { return seen{}, push(ctx, phones, o.N) }, done, err
 	}
 	return o.prepareStage(ctx, p)
 }
@@ -149,7 +159,7 @@ func (o *senderOrder) prepareFloor(ctx context.Context, p *provider) (pushUntil,
 	}
 	phones := makePhones(o.N, o.Transport)
 	share := (len(phones) + len(floors) - 1) / len(floors)
-	run := func(ctx context.Context, _ int64) (float64, error) {
+	run := func(ctx context.Context, _ int64) (seen, error) {
 		var group errgroup.Group
 		i := 0
 		for part := range slices.Chunk(phones, share) {
@@ -157,7 +167,7 @@ func (o *senderOrder) prepareFloor(ctx context.Context, p *provider) (pushUntil,
 			i++
 			group.Go(func() error { return f.run(ctx, part) })
 		}
-		return 0, group.Wait()
+		return seen{}, group.Wait()
 	}
 	return run, func() {
 		for _, f := range floors {
@@ -229,20 +239,19 @@ func (o *senderOrder) prepareStage(ctx context.Context, p *provider) (pushUntil,
 	if err != nil {
 		return nil, nil, err
 	}
-	registry := prometheus.NewRegistry()
 	catalog := senders.NewCatalog()
 	broadcasts := log.Follow("sender.broadcasts", catalog.ApplyBroadcasts, schemas.Broadcasts)
 	var apps *eventlog.Following
 	sender, err := senders.New(senders.Options{
 		Transport: o.Transport, Lane: schemas.Bulk, Open: p.open, Keyring: keyring, Hasher: hasher, Catalog: catalog,
 		CatchUpApps: func(ctx context.Context) error { return apps.CatchUp(ctx) }, CatchUpBroadcasts: broadcasts.CatchUp,
-		Log: quiet, Metrics: registry, Rate: 1e9, // FCM's default quota would be what is measured
+		Log: quiet, Metrics: prometheus.NewRegistry(), Rate: 1e9, // FCM's default quota would be what is measured
 	})
 	if err != nil {
 		return nil, nil, errors.Join(err, log.Close(ctx))
 	}
 	apps = log.Follow("sender.apps", sender.ApplyApps, schemas.Apps)
-	s := &stage{log: log, sender: sender, p: p, transport: o.Transport, registry: registry, followings: []*eventlog.Following{broadcasts, apps}}
+	s := &stage{log: log, sender: sender, p: p, o: o, followings: []*eventlog.Following{broadcasts, apps}}
 	return s.run, func() {
 		sender.Close()
 		_ = log.Close(context.WithoutCancel(ctx))
@@ -254,13 +263,12 @@ type stage struct {
 	log        *eventlog.Log
 	sender     *senders.Sender
 	p          *provider
-	transport  schemas.Transport
-	registry   *prometheus.Registry
+	o          *senderOrder
 	followings []*eventlog.Following
 }
 
 // run runs the stage until the simulator has accepted so many pushes, and then to its end: every outcome recorded and committed.
-func (s *stage) run(ctx context.Context, until int64) (inFlight float64, err error) {
+func (s *stage) run(ctx context.Context, until int64) (_ seen, err error) {
 	following, stop := context.WithCancel(ctx)
 	var parts sync.WaitGroup
 	defer parts.Wait()
@@ -273,41 +281,21 @@ func (s *stage) run(ctx context.Context, until int64) (inFlight float64, err err
 			}
 		})
 	}
-	var seen []float64
+	w := watcher{s: s, before: until - int64(s.o.N)}
 	done := make(chan struct{})
 	parts.Go(func() {
 		defer close(done)
-		failed.set(poll(following, 50*time.Millisecond, func() (bool, error) {
-			if n := s.inFlight(); n > 0 { // before the first push and after the last nothing is measured
-				seen = append(seen, n)
-			}
-			n, err := s.p.accepted(following)
-			return n >= until, err
-		}))
+		failed.set(poll(following, watchEvery, func() (bool, error) { return w.look(following, until) }))
 	})
 	var topics []schemas.Topic
-	for _, topic := range schemas.SendTopics(s.transport, schemas.Bulk) {
+	for _, topic := range schemas.SendTopics(s.o.Transport, schemas.Bulk) {
 		topics = append(topics, topic.Topic())
 	}
 	err = untilDone(ctx, done, func(ctx context.Context) error {
 		return s.log.RunDeliver(ctx, eventlog.DeliverOptions{
-			Stage: "sender", Group: schemas.SenderGroup(s.transport, schemas.Bulk), Topics: topics, NotBefore: s.sender.NotBefore,
+			Stage: "sender", Group: schemas.SenderGroup(s.o.Transport, schemas.Bulk), Topics: topics, NotBefore: s.sender.NotBefore,
 		}, s.sender)
 	})
 	<-done
-	return median(seen), errors.Join(err, failed.get())
-}
-
-// inFlight is the sender's own count of pushes that wait for an answer.
-func (s *stage) inFlight() float64 {
-	families, err := s.registry.Gather()
-	if err != nil {
-		return 0
-	}
-	for _, f := range families {
-		if f.GetName() == "campanile_sender_in_flight" && len(f.GetMetric()) > 0 {
-			return f.GetMetric()[0].GetGauge().GetValue()
-		}
-	}
-	return 0
+	return w.seen(), errors.Join(err, failed.get())
 }

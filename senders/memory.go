@@ -8,8 +8,8 @@ import (
 	"github.com/campanile-push/campanile/schemas"
 )
 
-// What a memory holds: sends are remembered for two to four minutes, and for less where there are more than this many in a
-// generation (16 MB of memory).
+// What a memory holds: sends are remembered for two to four minutes, or until so many came after them. At the most a generation is a
+// table of 8 MiB.
 const (
 	memoryTurn = 2 * time.Minute
 	memorySize = mostLoad << 18
@@ -24,7 +24,9 @@ type memory struct {
 	young, old idSet
 }
 
-func newMemory(size int) *memory { return &memory{size: size} }
+func newMemory(size int) *memory {
+	return &memory{size: size, young: idSet{most: size}, old: idSet{most: size}}
+}
 
 // hop names one stay of a send in one topic, under one ownership: a retry is not its first attempt, and what an earlier ownership
 // started may have ended nowhere, since its outcome may not have reached the log.
@@ -47,17 +49,26 @@ type source struct {
 
 // add remembers key and reports whether it was new.
 func (m *memory) add(key schemas.ID, nowUS int64) bool {
+	if key.IsZero() {
+		return true
+	}
+	mark, place := fingerprint(&key)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if nowUS-m.turnedUS > memoryTurn.Microseconds() || m.young.n >= m.size {
-		m.young, m.old = m.old, m.young
-		m.young.clear()
-		if nowUS-m.turnedUS > 2*memoryTurn.Microseconds() {
-			m.old.clear()
-		}
-		m.turnedUS = nowUS
+		m.turn(nowUS)
 	}
-	return !m.old.has(key) && m.young.add(key)
+	return !m.old.hasMark(mark, place) && m.young.addMark(mark, place)
+}
+
+// turn drops the older generation. The next one is made as large as the last one was.
+func (m *memory) turn(nowUS int64) {
+	m.young, m.old = m.old, m.young
+	m.young.begin(m.old.n)
+	if nowUS-m.turnedUS > 2*memoryTurn.Microseconds() {
+		m.old.begin(0)
+	}
+	m.turnedUS = nowUS
 }
 
 // has reports whether key is remembered.

@@ -13,13 +13,16 @@ const (
 	gradientBad    = 0.1  // share of unavailable answers that halves
 	gradientCut    = 0.7  // what a late window leaves
 	gradientHelped = 0.85 // a cut that leaves more than this of the latency was none of the provider's doing
+	gradientQueue  = 1.5  // of what is on the wire: enough to wait in front of the connections for another one to be made
+	gradientWaits  = 0.1  // of the latency: pushes that wait so long for a place are not made fewer by more of them
 )
 
 // gradient bounds the pushes in flight to one provider for one app by its latency (additive increase, multiplicative decrease, as
 // Vegas does with packets): while answers come about as fast as they ever did, more are let in; when they come later than twice
 // that, or the provider is unavailable, fewer. Where fewer come just as late, it is not the provider's queue but this machine or the
-// way there that is slow: then the bound goes back, and late is the new normal. The zero value starts with a few hundred. Times are
-// in microseconds.
+// way there that is slow: then the bound goes back, and late is the new normal. What a push waits for a place on a connection is no
+// latency of the provider: while that is a good part of its time, the bound follows what the connections carry. The zero value starts
+// with a few hundred. Times are in microseconds.
 type gradient struct {
 	limit   int
 	floor   float64 // least mean latency of a window; zero: none known
@@ -33,8 +36,9 @@ type gradient struct {
 	validFrom int64 // answers to pushes that began before say nothing of the limit in force
 	endAt     int64 // of the window, which begins with an answer
 	n, bad    int
-	sum       int64
-	pressed   bool // a push had to wait for its place
+	sum       int64 // of the provider's latency
+	waited    int64 // for a place on a connection
+	pressed   bool  // a push had to wait for its turn
 }
 
 // now is the bound in force.
@@ -54,7 +58,8 @@ func (g *gradient) observe(r Result, beganUS, nowUS int64, most int) {
 		g.endAt = nowUS + gradientWindow
 	}
 	g.n++
-	g.sum += r.LatencyUS
+	g.sum += r.LatencyUS - r.WaitedUS
+	g.waited += r.WaitedUS
 	if r.Outcome == unavailable {
 		g.bad++
 	}
@@ -65,16 +70,30 @@ func (g *gradient) observe(r Result, beganUS, nowUS int64, most int) {
 		g.limit = min(gradientStart, most)
 	}
 	before, mean := g.limit, max(float64(g.sum)/float64(g.n), 1)
-	if float64(g.bad) >= gradientBad*float64(g.n) {
+	waited := float64(g.waited) / float64(g.n)
+	switch {
+	case float64(g.bad) >= gradientBad*float64(g.n):
 		g.cutAt = 0
 		g.shrink(0.5)
-	} else {
+	case g.pressed && waited > (gradientQueue-1)*mean:
+		g.follow(mean / (mean + waited))
+	default:
+		g.pressed = g.pressed && waited <= gradientWaits*mean
 		g.judge(mean, nowUS, most)
 	}
 	if g.limit != before {
 		g.validFrom = nowUS + int64(mean) // what the new limit lets in meets the queue that it makes a round later
 	}
-	g.n, g.bad, g.sum, g.pressed = 0, 0, 0, false
+	g.n, g.bad, g.sum, g.waited, g.pressed = 0, 0, 0, 0, false
+}
+
+// follow sets the bound by the share of the pushes in flight that were on the wire (by Little's law, that of their time), since more
+// than that waited for a place. It says nothing of the provider: the bound may double again once there are places.
+func (g *gradient) follow(wire float64) {
+	if g.probing {
+		g.limit, g.probing = g.backTo, false
+	}
+	g.limit = min(g.limit, max(int(gradientQueue*wire*float64(g.limit)), gradientLeast))
 }
 
 // judge draws the consequences of a window's mean latency.

@@ -1,18 +1,25 @@
 package senders
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
-// queueing is a provider that answers after its latency, and works on so many pushes at once; what is beyond waits for its turn.
+// queueing is a provider that answers after its latency, and works on so many pushes at once; what is beyond waits for its turn: at the
+// provider, or, as told, in front of the connections.
 type queueing struct {
 	latencyUS int64
 	places    int
 	down      bool
+	told      bool
+	grow      int   // places that another connection brings, every 75 ms while pushes wait for one
+	grownAt   int64 // when the last one came
 }
 
 // run lets a gradient push as much as it may, for so many seconds of steps of a millisecond, and returns the pushes answered and the
 // most in flight over the last second.
 func (q *queueing) run(g *gradient, now *int64, seconds, most int) (rate, inFlight int) {
-	type push struct{ began, ends int64 }
+	type push struct{ began, starts, ends int64 }
 	var flying []push
 	free := make([]int64, q.places) // when each place is free
 	next := 0
@@ -26,6 +33,9 @@ func (q *queueing) run(g *gradient, now *int64, seconds, most int) (rate, inFlig
 				continue
 			}
 			r := Result{Verdict: Verdict{accepted, 0}, LatencyUS: at - p.began}
+			if q.told {
+				r.WaitedUS = p.starts - p.began
+			}
 			if q.down {
 				r.Verdict = Verdict{unavailable, 0}
 			}
@@ -38,8 +48,13 @@ func (q *queueing) run(g *gradient, now *int64, seconds, most int) (rate, inFlig
 		for len(flying) < min(g.now(), most) {
 			starts := max(at, free[next])
 			free[next] = starts + q.latencyUS
-			flying = append(flying, push{at, free[next]})
-			next = (next + 1) % q.places
+			flying = append(flying, push{at, starts, free[next]})
+			next = (next + 1) % len(free)
+			if q.grow > 0 && starts > at && at >= q.grownAt+75*millisecond {
+				q.grownAt = at
+				q.places += q.grow
+				free, next = slices.Concat(make([]int64, q.grow), free[next:], free[:next]), 0
+			}
 		}
 		g.pressed = true
 		if last {
@@ -118,5 +133,36 @@ func TestLatencyThatFewerPushesDoNotMendIsAccepted(t *testing.T) {
 	q.latencyUS = 2 * millisecond
 	if _, inFlight := q.run(&g, &now, 5, 2_000); inFlight < 1_900 {
 		t.Errorf("want all of it after that, got %d", inFlight)
+	}
+}
+
+func TestTheBoundGrowsWithThePool(t *testing.T) {
+	t.Parallel()
+	var g gradient
+	now := second
+	q := queueing{latencyUS: 50 * millisecond, places: 100, told: true, grow: 100}
+	if rate, _ := q.run(&g, &now, 5, 2_000); rate < 2_000*20*95/100 || g.calm {
+		t.Errorf("want 40,000 a second with 2,000 in flight over as many connections as that needs, got %d (shrunk: %v)", rate, g.calm)
+	}
+	if q.places > 2_500 {
+		t.Errorf("want no more connections than that needs, got places for %d", q.places)
+	}
+}
+
+func TestTheBoundFollowsWhatTheConnectionsCarry(t *testing.T) {
+	t.Parallel()
+	var g gradient
+	now := second
+	q := queueing{latencyUS: 50 * millisecond, places: 300, told: true}
+	if rate, inFlight := q.run(&g, &now, 5, 2_000); rate < 300*20*95/100 || inFlight > 300*7/2 || g.calm {
+		t.Errorf("want 6,000 a second with about as many in flight as there are places, got %d with %d (shrunk: %v)", rate, inFlight, g.calm)
+	}
+	q.places = 2_000
+	if rate, _ := q.run(&g, &now, 5, 2_000); rate < 2_000*20*95/100 {
+		t.Errorf("want all of it within seconds once there are places, got %d", rate)
+	}
+	q.places = 10 // as when APNs lowers its streams
+	if _, inFlight := q.run(&g, &now, 30, 2_000); inFlight > gradientLeast {
+		t.Errorf("want the least in flight, got %d", inFlight)
 	}
 }

@@ -60,6 +60,7 @@ type Result struct {
 	// TimestampUS is since when the token is dead, Unix microseconds; zero: not said. Only APNs says it, with 410.
 	TimestampUS int64
 	LatencyUS   int64 // from the start of the attempt to the whole answer
+	WaitedUS    int64 // of that, for a place on a connection
 }
 
 // Reasons of our own, where the provider gave none.

@@ -331,12 +331,6 @@ func (p *process) analyticsEngine(ctx context.Context) (string, error) {
 	return child.URL, nil
 }
 
-// Streams that a connection carries: what APNs and FCM grant, a little less.
-const (
-	apnsStreams = 900
-	fcmStreams  = 90
-)
-
 // opener makes the providers of a transport.
 func (p *process) opener(t schemas.Transport) (func(context.Context, senders.Account) (senders.Provider, error), error) {
 	limit := max(p.cfg.Senders.InFlight/2, 1) // what one app may have of it
@@ -349,7 +343,7 @@ func (p *process) opener(t schemas.Transport) (func(context.Context, senders.Acc
 		if p.signers == nil {
 			p.signers = &apns.Signers{}
 		}
-		o := apns.Options{Production: p.cfg.APNS.Host, Sandbox: p.cfg.APNS.SandboxHost, RootCAs: pool, Signers: p.signers, Transport: p.cfg.Senders.Transport, Limit: limit, MaxConns: limit/apnsStreams + 3}
+		o := apns.Options{Production: p.cfg.APNS.Host, Sandbox: p.cfg.APNS.SandboxHost, RootCAs: pool, Signers: p.signers, Transport: p.cfg.Senders.Transport, Limit: limit}
 		return func(ctx context.Context, a senders.Account) (senders.Provider, error) { return apns.Open(ctx, a, o) }, nil
 	case schemas.FCM:
 		pool, err := certPool(p.cfg.FCM.CA)
@@ -359,7 +353,7 @@ func (p *process) opener(t schemas.Transport) (func(context.Context, senders.Acc
 		if p.tokens == nil {
 			p.tokens = &fcm.Tokens{}
 		}
-		o := fcm.Options{Endpoint: p.cfg.FCM.Endpoint, RootCAs: pool, Tokens: p.tokens, Transport: p.cfg.Senders.Transport, Limit: limit, MaxConns: limit/fcmStreams + 2}
+		o := fcm.Options{Endpoint: p.cfg.FCM.Endpoint, RootCAs: pool, Tokens: p.tokens, Transport: p.cfg.Senders.Transport, Limit: limit}
 		return func(ctx context.Context, a senders.Account) (senders.Provider, error) { return fcm.Open(ctx, a, o) }, nil
 	}
 	return nil, fmt.Errorf("no sender for %s", t)

@@ -191,6 +191,7 @@ func (f *push) answered(_ *h2.Request, res *h2.Response, err error) {
 	answer := senders.Result{
 		Verdict: senders.APNSVerdict(res.Status, reason), Status: res.Status, Reason: reason, TimestampUS: timestamp,
 		RetryAfter: senders.ReadRetryAfter(res.Get("retry-after"), res.At), LatencyUS: max(res.At.Sub(f.began).Microseconds(), 1),
+		WaitedUS: res.Waited.Microseconds(),
 	}
 	f.p.heed(answer, f.bearer)
 	f.end(answer)

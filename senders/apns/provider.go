@@ -23,9 +23,10 @@ type Options struct {
 	Production, Sandbox string
 	// RootCAs verify the server: the system's.
 	RootCAs *x509.CertPool
-	// Limit is the number of pushes in flight: 900. APNs grants about 1,000 streams to a connection.
+	// Limit is the number of pushes in flight: 2,000.
 	Limit int
-	// MaxConns bounds the connections: 4.
+	// MaxConns bounds the connections: as many as Limit needs where each carries 900 streams (APNs grants about 1,000), and 3 more, for
+	// connections that end while others take their place.
 	MaxConns int
 	// Timeout is for one push: 15 s. After that its fate is unknown, and it is tried again.
 	Timeout time.Duration
@@ -64,6 +65,9 @@ func Open(_ context.Context, a senders.Account, o Options) (senders.Provider, er
 	t, err := newTarget(a, o)
 	if err != nil {
 		return nil, err
+	}
+	if o.MaxConns <= 0 {
+		o.MaxConns = t.limit/streams + 3
 	}
 	if a.Apart {
 		o.MaxConns = 1

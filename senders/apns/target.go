@@ -15,6 +15,11 @@ import (
 )
 
 const (
+	defaultLimit = 2000
+	streams      = 900 // that a connection is counted on to carry
+)
+
+const (
 	rejected      = pushv1.Outcome_OUTCOME_REJECTED
 	misconfigured = pushv1.Outcome_OUTCOME_MISCONFIGURED
 	unavailable   = pushv1.Outcome_OUTCOME_UNAVAILABLE
@@ -54,7 +59,7 @@ func newTarget(a senders.Account, o Options) (*target, error) {
 	}
 	t := &target{url: u, topic: c.topic, limit: o.Limit, timeout: o.Timeout}
 	if t.limit <= 0 {
-		t.limit = 900
+		t.limit = defaultLimit
 	}
 	if t.timeout <= 0 {
 		t.timeout = 15 * time.Second

@@ -250,7 +250,7 @@ func (f *push) answered(_ *h2.Request, res *h2.Response, err error) {
 	}
 	now := res.At
 	answer := read(res.Status, res.Get("retry-after"), res.Body, now)
-	answer.LatencyUS = max(now.Sub(f.began).Microseconds(), 1)
+	answer.LatencyUS, answer.WaitedUS = max(now.Sub(f.began).Microseconds(), 1), res.Waited.Microseconds()
 	if answer.Has(senders.RefreshToken) {
 		f.p.tokens.drop(f.access)
 	}

@@ -25,9 +25,9 @@ type Options struct {
 	Endpoint string
 	// RootCAs verify both servers: the system's.
 	RootCAs *x509.CertPool
-	// Limit is the number of pushes in flight: 900.
+	// Limit is the number of pushes in flight: 2,000.
 	Limit int
-	// MaxConns bounds the connections: 10, since FCM grants about 100 streams to each.
+	// MaxConns bounds the connections: as many as Limit needs where each carries 90 streams (FCM grants about 100), and 2 more.
 	MaxConns int
 	// Timeout is for one push: 15 s (Google advises 10 at least). After that its fate is unknown, and it is tried again.
 	Timeout time.Duration
@@ -46,6 +46,9 @@ const (
 )
 
 const (
+	defaultLimit = 2000
+	streams      = 90 // that a connection is counted on to carry
+
 	googleHost      = "fcm.googleapis.com"
 	defaultEndpoint = "https://" + googleHost + "/v1"
 	sendIDHeader    = "X-Campanile-Send-Id"
@@ -88,7 +91,7 @@ func Open(_ context.Context, a senders.Account, o Options) (senders.Provider, er
 		return nil, err
 	}
 	if o.MaxConns <= 0 {
-		o.MaxConns = 10
+		o.MaxConns = t.limit/streams + 2
 	}
 	if a.Apart {
 		o.MaxConns = 1

@@ -49,7 +49,7 @@ func newTarget(a senders.Account, o Options) (*target, error) {
 	}
 	t := &target{url: u, endpoint: endpoint, project: project, limit: o.Limit, timeout: o.Timeout, named: u.Host != googleHost}
 	if t.limit <= 0 {
-		t.limit = 900
+		t.limit = defaultLimit
 	}
 	if t.timeout <= 0 {
 		t.timeout = 15 * time.Second

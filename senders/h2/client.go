@@ -183,6 +183,7 @@ func (c *Client) StartAll(ctx context.Context, requests []*Request) (started int
 	}
 	c.mu.Lock()
 	var l *link
+	var now time.Time // once somebody waits
 	for _, r := range requests[:sound] {
 		switch {
 		case c.closed:
@@ -206,6 +207,10 @@ func (c *Client) StartAll(ctx context.Context, requests []*Request) (started int
 		if l != nil {
 			l.send(r)
 		} else {
+			if now.IsZero() {
+				now = time.Now()
+			}
+			r.queued = now
 			c.waiting.push(r)
 		}
 	}
@@ -313,12 +318,18 @@ func (c *Client) pick() *link {
 
 // pump gives places to those that wait, and dials where there are too few; mu is held.
 func (c *Client) pump() {
+	var now time.Time
 	for c.waiting.len() > 0 {
 		l := c.pick()
 		if l == nil {
 			break
 		}
-		l.send(c.waiting.pop())
+		if now.IsZero() {
+			now = time.Now()
+		}
+		r := c.waiting.pop()
+		r.response.Waited += now.Sub(r.queued)
+		l.send(r)
 	}
 	c.dialIfNeeded()
 }
@@ -335,6 +346,7 @@ func (c *Client) resend(again []*Request, cause error, counts bool) {
 			continue
 		}
 		c.stats.Resent++
+		r.queued = time.Now()
 		c.waiting.pushFront(r)
 	}
 }

@@ -168,7 +168,8 @@ type Request struct {
 	received int64  // bytes of DATA
 	answered bool   // the final header block has come
 	resends  int
-	busy     bool // between Start and Done
+	queued   time.Time // since when it waits for a place
+	busy     bool      // between Start and Done
 }
 
 var (
@@ -196,7 +197,7 @@ func (r *Request) check() error {
 // begin makes a request ready for its way; Client.mu is held.
 func (r *Request) begin(ctx context.Context) {
 	r.busy, r.ctx, r.link, r.resends = true, ctx, nil, 0
-	r.response.Status, r.response.Cut = 0, false
+	r.response.Status, r.response.Cut, r.response.Waited = 0, false, 0
 	r.response.Body, r.response.fields = r.response.Body[:0], r.response.fields[:0]
 }
 
@@ -234,6 +235,8 @@ type Response struct {
 	Cut bool
 	// At is when it came.
 	At time.Time
+	// Waited is how long the request waited for a place on a connection.
+	Waited time.Duration
 
 	fields []Field
 }
