@@ -22,7 +22,8 @@ func (a *acks) expect(n int) {
 
 func (a *acks) promise(_ *kgo.Record, err error) {
 	if err != nil {
-		a.failed.CompareAndSwap(nil, &err)
+		first := err // a copy, so that the parameter does not go to the heap for every record
+		a.failed.CompareAndSwap(nil, &first)
 	}
 	if a.left.Add(-1) == 0 {
 		close(a.done)

@@ -74,7 +74,8 @@ func (l *Log) newCall(layout schemas.Layout) *appendCall {
 
 func (c *appendCall) keep(_ *kgo.Record, err error) {
 	if err != nil {
-		c.failed.CompareAndSwap(nil, &err)
+		first := err // a copy, so that the parameter does not go to the heap for every record
+		c.failed.CompareAndSwap(nil, &first)
 	}
 	if c.left.Add(-1) == 0 {
 		c.log.room.Release(c.room)

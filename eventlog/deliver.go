@@ -160,6 +160,7 @@ func (d *delivery) run(ctx context.Context) error {
 		kgo.KeepControlRecords(), // the routers' transactions end in them, and an offset before one would be a lag for ever
 		kgo.FetchMaxWait(fetchWait),
 		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
+		kgo.WithPools(&recycling{}),
 		kgo.ProducerLinger(0),
 		kgo.RecordDeliveryTimeout(0), // an outcome waits for its brokers
 		kgo.AdjustFetchOffsetsFn(d.adjust),
@@ -241,7 +242,7 @@ func (d *delivery) wakeLoop() {
 // wake is the first time, in microseconds, at which a held partition may go on; 0: none is held.
 func (d *delivery) wake() (first int64) {
 	for _, w := range d.owned() {
-		if w.isReady() && len(w.backlog) > 0 && w.wake > 0 && (first == 0 || w.wake < first) {
+		if w.isReady() && w.backlog.len() > 0 && w.wake > 0 && (first == 0 || w.wake < first) {
 			first = w.wake
 		}
 	}
@@ -252,7 +253,7 @@ func (d *delivery) wake() (first int64) {
 func (d *delivery) movable() bool {
 	now := time.Now().UnixMicro()
 	for _, w := range d.owned() {
-		if w.isReady() && len(w.backlog) > 0 && w.wake <= now && !w.full() {
+		if w.isReady() && w.backlog.len() > 0 && w.wake <= now && !w.full() {
 			return true
 		}
 	}
@@ -284,10 +285,7 @@ func (d *delivery) arrived(f kgo.FetchTopicPartition) {
 	if w == nil {
 		return
 	}
-	for _, r := range f.Records {
-		w.backlog = append(w.backlog, recordFrom(w.at.topic, r))
-		w.control = append(w.control, r.Attrs.IsControl())
-	}
+	w.backlog.add(f.Records)
 	w.mu.Lock()
 	w.epoch = f.Records[len(f.Records)-1].LeaderEpoch
 	w.mu.Unlock()
@@ -303,7 +301,7 @@ func (d *delivery) deliverAll() {
 		if w.paused {
 			enough = d.o.Window / 8
 		}
-		d.pause(w, len(w.backlog) > enough || w.wake > 0)
+		d.pause(w, w.backlog.len() > enough || w.wake > 0)
 	}
 }
 

@@ -25,7 +25,7 @@ func (d *delivery) deliver(w *window, now time.Time) {
 		return
 	}
 	w.wake = 0
-	for len(w.backlog) > 0 {
+	for w.backlog.len() > 0 {
 		taken, room := d.take(w, now.UnixMicro())
 		if len(w.batch) > 0 {
 			n, err := d.begin(w)
@@ -49,23 +49,24 @@ func (d *delivery) take(w *window, nowUS int64) (taken int, room bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	skipped := 0
-	for i := range w.backlog {
-		r := &w.backlog[i]
+	for i := range w.backlog.len() {
+		r := w.backlog.at(i)
 		if w.ring.n >= d.o.Window {
 			w.waiting = true
 			break
 		}
-		if w.control[i] {
+		if r.Attrs.IsControl() {
 			w.ring.push(inFlight{offset: r.Offset, proof: proof{topic: -1}, state: done})
 		} else {
+			record := recordFrom(w.at.topic, r)
 			if d.o.NotBefore != nil && w.send.Tier > 0 {
-				if at := d.o.NotBefore(*r); at > nowUS {
+				if at := d.o.NotBefore(record); at > nowUS {
 					w.wake = at
 					break
 				}
 			}
 			if w.admit(r.Offset) {
-				w.batch = append(w.batch, *r)
+				w.batch = append(w.batch, record)
 			} else {
 				skipped++
 			}
@@ -120,7 +121,7 @@ func (d *delivery) giveBack(w *window, taken, begun int, err error, now time.Tim
 	keep := taken
 	if begun < len(w.batch) {
 		first := w.batch[begun].Offset
-		for keep > 0 && w.backlog[keep-1].Offset >= first {
+		for keep > 0 && w.backlog.at(keep-1).Offset >= first {
 			keep--
 		}
 		w.mu.Lock()
@@ -149,9 +150,6 @@ func (d *delivery) giveBack(w *window, taken, begun int, err error, now time.Tim
 
 // drop forgets the first n records of the backlog.
 func (w *window) drop(n int) {
-	w.backlog, w.control = w.backlog[n:], w.control[n:]
-	if len(w.backlog) == 0 {
-		w.backlog, w.control = nil, nil // lets the fetch's memory go
-	}
 	clear(w.batch)
+	w.backlog.drop(n)
 }

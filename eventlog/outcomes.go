@@ -72,7 +72,8 @@ func (o *outcomes) seal(l *Log) {
 // keep is the promise of every record.
 func (o *outcomes) keep(_ *kgo.Record, err error) {
 	if err != nil {
-		o.failed.CompareAndSwap(nil, &err)
+		first := err // a copy, so that the parameter does not go to the heap for every record
+		o.failed.CompareAndSwap(nil, &first)
 	}
 	if o.left.Add(-1) == 0 {
 		o.window.session.landed(o)

@@ -38,8 +38,7 @@ type window struct {
 	ready   bool        // taken over
 
 	// Of the loop alone.
-	backlog  []schemas.Record
-	control  []bool // by backlog: a control record
+	backlog  backlog
 	paused   bool
 	wake     int64 // µs; not before
 	failures int
