@@ -1,6 +1,9 @@
 package eventlog
 
 import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -10,31 +13,68 @@ import (
 // batch's memory comes back when each of its records has been recycled; what never is, is the garbage collector's. The zero value is
 // ready.
 type recycling struct {
-	bytes   sync.Pool // *[]byte
-	records sync.Pool // *[]kgo.Record
+	bytes   [classes]sync.Pool // *[]byte, of at least 2^i bytes
+	records [classes]sync.Pool // *[]kgo.Record, of at least 2^i
 }
 
-// GetDecompressBytes implements kgo.PoolDecompressBytes.
-func (p *recycling) GetDecompressBytes([]byte, kgo.CompressionCodecType) []byte {
-	if b, ok := p.bytes.Get().(*[]byte); ok {
+const (
+	classes   = 22
+	fewBytes  = 4 << 10 // and
+	fewRecord = 16      // records are not worth the trouble; the direct lane's batches are small
+)
+
+// class is that of the pool whose pieces hold n.
+func class(n int) int { return bits.Len(uint(n - 1)) }
+
+// GetDecompressBytes implements kgo.PoolDecompressBytes. What is too short for a batch the client replaces.
+func (p *recycling) GetDecompressBytes(compressed []byte, codec kgo.CompressionCodecType) []byte {
+	n := unpacked(compressed, codec)
+	if n < fewBytes || class(n) >= classes {
+		return nil
+	}
+	if b, ok := p.bytes[class(n)].Get().(*[]byte); ok {
 		return *b
 	}
-	return make([]byte, 0, batchMaxBytes) // a batch of ours; for another's the client makes its own, and leaves it here
+	return make([]byte, 0, 1<<class(n))
+}
+
+// javaSnappy is the head of Java's framing of snappy.
+var javaSnappy = []byte("\x82SNAPPY\x00")
+
+// unpacked is the size of a batch out of compression, or a guess at it.
+func unpacked(compressed []byte, codec kgo.CompressionCodecType) int {
+	if codec == kgo.CodecSnappy && !bytes.HasPrefix(compressed, javaSnappy) { // it begins with its size
+		if n, size := binary.Uvarint(compressed); size > 0 && n <= batchMaxBytes {
+			return int(n)
+		}
+	}
+	return min(4*len(compressed), batchMaxBytes)
 }
 
 // PutDecompressBytes implements kgo.PoolDecompressBytes.
-func (p *recycling) PutDecompressBytes(b []byte) { p.bytes.Put(&b) }
+func (p *recycling) PutDecompressBytes(b []byte) {
+	if i := bits.Len(uint(cap(b))) - 1; cap(b) >= fewBytes && i < classes {
+		p.bytes[i].Put(&b)
+	}
+}
 
 // GetRecords implements kgo.PoolRecords.
 func (p *recycling) GetRecords(n int) []kgo.Record {
-	if r, ok := p.records.Get().(*[]kgo.Record); ok {
-		return *r // the client makes it longer where that is needed
+	if n < fewRecord || class(n) >= classes {
+		return make([]kgo.Record, 0, n)
 	}
-	return make([]kgo.Record, 0, n)
+	if r, ok := p.records[class(n)].Get().(*[]kgo.Record); ok {
+		return *r
+	}
+	return make([]kgo.Record, 0, 1<<class(n))
 }
 
 // PutRecords implements kgo.PoolRecords.
-func (p *recycling) PutRecords(r []kgo.Record) { p.records.Put(&r) }
+func (p *recycling) PutRecords(r []kgo.Record) {
+	if i := bits.Len(uint(cap(r))) - 1; cap(r) >= fewRecord && i < classes {
+		p.records[i].Put(&r)
+	}
+}
 
 // backlog are a window's records that have come and not been given to the handler, in order. Their memory is the client's: drop
 // gives it back. The zero value is empty.
