@@ -2,7 +2,10 @@ package bench
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
+	"runtime/pprof"
 	"time"
 )
 
@@ -22,6 +25,7 @@ type watcher struct {
 	first, last time.Time // with pushes in flight
 	flying      float64   // pushes in flight × seconds, since first
 	peaks       []int64
+	profiled    bool
 }
 
 // look reports whether the ledger holds so many pushes.
@@ -45,6 +49,12 @@ func (w *watcher) look(ctx context.Context, until int64) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if w.s.o.Profile != "" && !w.profiled && accepted-w.before >= int64(w.s.o.N)/2 {
+		w.profiled = true
+		if err := heapProfile(w.s.o.Profile + ".heap"); err != nil {
+			return false, err
+		}
+	}
 	for marks := w.s.o.Marks; len(w.peaks) < len(marks) && accepted-w.before >= marks[len(w.peaks)]; {
 		peak, err := peakRSS(os.Getpid())
 		if err != nil {
@@ -53,6 +63,15 @@ func (w *watcher) look(ctx context.Context, until int64) (bool, error) {
 		w.peaks = append(w.peaks, peak)
 	}
 	return accepted >= until, nil
+}
+
+// heapProfile keeps what the last garbage collection found in use.
+func heapProfile(file string) error {
+	f, err := os.Create(file)
+	if err != nil {
+		return fmt.Errorf("keep a profile: %w", err)
+	}
+	return errors.Join(pprof.Lookup("heap").WriteTo(f, 0), f.Close())
 }
 
 // seen is what was seen.

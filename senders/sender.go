@@ -162,7 +162,7 @@ func (s *Sender) Deliver(ctx context.Context, in schemas.Batch, done schemas.Com
 		}
 		f, _ := s.flights.Get().(*flight)
 		f.ctx, f.done, f.where, f.partition, f.seenUS = ctx, done, where, in.Partition, now //nolint:fatcontext // one for each flight, not one in another
-		if err := f.load(r); err != nil {
+		if err := f.load(r, &b.send); err != nil {
 			s.letter(r, done, err)
 			s.free(f)
 			continue
@@ -183,7 +183,7 @@ func (s *Sender) Deliver(ctx context.Context, in schemas.Batch, done schemas.Com
 	}
 	s.queueAll(b.flights, false)
 	clear(b.flights[:cap(b.flights)])
-	b.flights, b.found = b.flights[:0], found{}
+	b.flights, b.found, b.send = b.flights[:0], found{}, pushv1.SendRequested{}
 	s.intakes.Put(b)
 	s.pump()
 	return nil
@@ -196,6 +196,7 @@ const (
 
 // intake is the memory of one Deliver, pooled.
 type intake struct {
+	send    pushv1.SendRequested
 	flights []*flight // to be queued
 	found   found
 }
@@ -222,8 +223,8 @@ func (s *Sender) withBroadcast(f *flight, b *found, last bool) bool {
 	case !b.ok && !last:
 		s.broadcasts.add(f)
 	case !b.ok:
-		f.attempt = attempt{id: f.id, made: f.send.Attempt}
-		f.requestedUS = f.send.RequestedAtUs
+		f.attempt = attempt{id: f.id, made: f.attempt.made}
+		f.requestedUS = f.requestedAt
 		s.finish(f, rejected, "content_missing")
 	case b.app != f.device.App:
 		f.aim(&b.broadcast)
@@ -239,14 +240,14 @@ func (s *Sender) withBroadcast(f *flight, b *found, last bool) bool {
 func (s *Sender) withContent(f *flight) (queue bool) {
 	now := f.seenUS
 	const slack = int64(100 * time.Millisecond / time.Microsecond) // clocks of brokers and senders differ
-	switch due := f.send.NotBeforeUs; {
+	switch due := f.notBeforeUS; {
 	case f.cancelled:
 		s.finish(f, cancelled, "")
 	case now >= f.attempt.deadlineUS:
-		s.finish(f, expired, f.send.LastReason)
+		s.finish(f, expired, f.lastReason)
 	case f.where.Tier != schemas.ParkedTier && due > now+slack:
-		f.step = s.policy.again(f.attempt, f.send.LastReason, due-now, now)
-		f.step.outcome = outcomeOr(f.step, f.send.LastOutcome)
+		f.step = s.policy.again(f.attempt, f.lastReason, due-now, now)
+		f.step.outcome = outcomeOr(f.step, f.lastOutcome)
 		s.complete(f)
 	default:
 		if err := f.render(); err != nil {

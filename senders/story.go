@@ -12,11 +12,12 @@ type story struct {
 	attempted   pushv1.DeliveryAttempted
 	invalidated pushv1.TokenInvalidated
 	source      pushv1.Source
+	send        pushv1.SendRequested
 }
 
 // tell says what became of the send.
 func (f *flight) tell(out *schemas.Out) {
-	hash := f.s.hasher.Hash(f.key)
+	hash := f.s.hasher.Hash(f.key())
 	st, _ := f.s.stories.Get().(*story)
 	st.tell(f, out, hash)
 	f.s.stories.Put(st)
@@ -32,17 +33,23 @@ func (st *story) tell(f *flight, out *schemas.Out, hash uint64) {
 	if made || f.first() {
 		st.attempt(f, out, hash, made)
 	}
-	e := &f.send
+	e := &st.send
+	*e = pushv1.SendRequested{}
+	if err := e.UnmarshalVTUnsafe(f.value()[1:]); err != nil {
+		panic(err) // it was read before
+	}
+	e.RequestedAtUs = f.requestedAt
 	e.Attempt, e.NotBeforeUs = f.attempt.made, f.step.notBeforeUS
 	e.Source, e.Generation = &st.source, f.done.Generation()
 	e.LastOutcome, e.LastReason = f.step.outcome, f.step.reason
 	to := schemas.SendTopic{Transport: f.where.Transport, Lane: f.where.Lane, Tier: f.step.tier}
-	out.Retry(to, f.partition, f.key, e)
+	out.Retry(to, f.partition, f.key(), e)
+	*e = pushv1.SendRequested{}
 }
 
 func (st *story) finish(f *flight, out *schemas.Out, hash uint64) {
 	e := &st.finished
-	e.SendId, e.BroadcastId, e.RequestId = f.id[:], nil, f.send.RequestId
+	e.SendId, e.BroadcastId, e.RequestId = f.id[:], nil, f.requestID
 	if !f.broadcast.IsZero() {
 		e.BroadcastId = f.broadcast[:]
 	}
