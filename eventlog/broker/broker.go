@@ -1,5 +1,6 @@
 // Package broker is the embedded Kafka of `campanile up`: kfake, the broker of the franz-go project, in this process, with the
-// guards that make its data directory safe to keep. It listens on a unix socket that only this user can open.
+// guards that make its data directory safe to keep. This process reaches it in memory, others by a unix socket that only this user can
+// open.
 //
 // kfake alone loses or tears what a killed process was writing. This package repairs a directory after an unclean stop
 // (recover.go), compacts so that a crash in the middle loses nothing (compact.go), and deletes what is old without ever emptying
@@ -11,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -61,6 +63,7 @@ type Broker struct {
 	cluster *kfake.Cluster
 	lock    *os.File
 	socket  socket
+	door    *door
 	unclean bool
 	// rebooted: unclean, and the machine may have been restarted since.
 	rebooted bool
@@ -163,7 +166,14 @@ func open(o Options, lock *os.File) (*Broker, error) {
 	if b.socket, err = newSocket(o.Dir); err != nil {
 		return nil, err
 	}
-	if err := b.start(); err != nil {
+	outside, err := b.socket.listen()
+	if err == nil {
+		b.door = newDoor(outside)
+		if err = b.start(); err != nil {
+			_ = b.door.Close()
+		}
+	}
+	if err != nil {
 		b.socket.remove()
 		return nil, err
 	}
@@ -176,7 +186,7 @@ func (b *Broker) start() error {
 		kfake.ClusterID("campanile"),
 		kfake.DataDir(storeDir(b.opts.Dir)),
 		kfake.WithLogger(b.sink),
-		kfake.ListenFn(b.socket.listen),
+		kfake.ListenFn(func(string, string) (net.Listener, error) { return b.door, nil }),
 		kfake.BrokerConfigs(map[string]string{
 			"log.cleaner.backoff.ms": century, // its compaction is not crash-safe: ours runs
 			"log.retention.ms":       "-1",    // its retention can empty a partition: ours runs

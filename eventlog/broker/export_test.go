@@ -22,3 +22,6 @@ var (
 	Verdict         = verdict
 	WorthCompacting = worthCompacting
 )
+
+// NewPipe is newPipe.
+var NewPipe = newPipe

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,7 +20,7 @@ const maxSocketPath = 103
 // Dial is a dialer for kgo.Dialer: whatever the address, it connects to the broker's socket.
 type Dial func(ctx context.Context, network, host string) (net.Conn, error)
 
-// socket is where the broker listens.
+// socket is where the broker listens for other processes.
 type socket struct {
 	path string
 	link string // the file that holds the path, if it is not in the data directory
@@ -82,8 +81,8 @@ func (s socket) remove() {
 	}
 }
 
-// listen is kfake's ListenFn: a unix socket that says it is TCP, since kfake advertises host and port of its listener.
-func (s socket) listen(string, string) (net.Listener, error) {
+// listen opens the unix socket.
+func (s socket) listen() (net.Listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(context.Background(), "unix", s.path)
 	if err != nil {
@@ -93,15 +92,7 @@ func (s socket) listen(string, string) (net.Listener, error) {
 	if err := os.Chmod(s.path, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for clients of the embedded broker: %w", err), ln.Close())
 	}
-	return listener{ln}, nil
-}
-
-// listener says that a unix listener is a TCP one.
-type listener struct{ net.Listener }
-
-// Addr is the fake address.
-func (listener) Addr() net.Addr {
-	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(address))
+	return ln, nil
 }
 
 func dialer(path string) Dial {
@@ -115,10 +106,8 @@ func dialer(path string) Dial {
 	}
 }
 
-// Dial connects to the broker; hand it to kgo.Dialer with Brokers as seeds.
-func (b *Broker) Dial(ctx context.Context, network, host string) (net.Conn, error) {
-	return dialer(b.socket.path)(ctx, network, host)
-}
+// Dial connects to the broker in this process, in memory; hand it to kgo.Dialer with Brokers as seeds.
+func (b *Broker) Dial(ctx context.Context, _, _ string) (net.Conn, error) { return b.door.dial(ctx) }
 
 // Brokers are the seed addresses that go with Dial.
 func (*Broker) Brokers() []string { return Brokers() }
