@@ -19,6 +19,7 @@ const (
 	fairP99   = "fair/direct_p99"
 	fairP50   = "fair/direct_p50"
 	fairRatio = "fair/direct_p99/ratio"
+	fairReach = "fair/to_provider_p99/ratio"
 )
 
 const (
@@ -56,7 +57,7 @@ func (h *harness) fair(ctx context.Context) (rows []Row, err error) {
 	if err := up.waitsOf(ctx, spans); err != nil {
 		return nil, err
 	}
-	var ratios, p99s, p50s, baseP99s, baseP50s []float64
+	var ratios, reaches, p99s, p50s, baseP99s, baseP50s []float64
 	for i := range with {
 		a, b := &with[i], &without[i]
 		if len(a.waits) == 0 || len(a.waits) != a.sent || len(b.waits) != b.sent {
@@ -64,24 +65,51 @@ func (h *harness) fair(ctx context.Context) (rows []Row, err error) {
 		}
 		h.say("round %d  with the broadcast p50 %.1f ms p99 %.1f ms of %d; beside as much CPU p50 %.1f ms p99 %.1f ms of %d", i+1,
 			a.quantile(0.5), a.quantile(0.99), len(a.waits), b.quantile(0.5), b.quantile(0.99), len(b.waits))
-		h.say("         of it at the provider p50 %.1f ms p99 %.1f ms; p50 %.1f ms p99 %.1f ms",
-			quantile(a.answers, 0.5), quantile(a.answers, 0.99), quantile(b.answers, 0.5), quantile(b.answers, 0.99))
+		h.say("         slowest %.1f ms, asked for %.1f s after the start; %.1f ms, %.1f s", a.slowest, a.sinceStart(), b.slowest, b.sinceStart())
+		for part := range directParts {
+			h.say("         %-36s p50 %6.1f p99 %6.1f ms; p50 %6.1f p99 %6.1f ms", part, quantile(a.parts[part], 0.5),
+				quantile(a.parts[part], 0.99), quantile(b.parts[part], 0.5), quantile(b.parts[part], 0.99))
+		}
 		p99s, p50s = append(p99s, a.quantile(0.99)), append(p50s, a.quantile(0.5))
 		baseP99s, baseP50s = append(baseP99s, b.quantile(0.99)), append(baseP50s, b.quantile(0.5))
 		ratios = append(ratios, a.quantile(0.99)/b.quantile(0.99))
+		reaches = append(reaches, quantile(a.parts[reached], 0.99)/quantile(b.parts[reached], 0.99))
 	}
-	ratio := row(fairRatio, "ratio", ratios, nil)
+	ratio, reach := row(fairRatio, "ratio", ratios, nil), row(fairReach, "ratio", reaches, nil)
 	ratio.Baseline, ratio.Ratio = 1, ratio.Value
-	return []Row{ratio, row(fairP99, "ms", p99s, baseP99s), row(fairP50, "ms", p50s, baseP50s)}, nil
+	reach.Baseline, reach.Ratio = 1, reach.Value
+	return []Row{ratio, reach, row(fairP99, "ms", p99s, baseP99s), row(fairP50, "ms", p50s, baseP50s)}, nil
+}
+
+// directPart is a part of a direct push's way. Brokers stamp records with their own clock, in milliseconds.
+type directPart int
+
+const (
+	accepting   directPart = iota // from the request until it is in the log
+	routing                       // from there until its send is in the log
+	sending                       // from there until the attempt begins
+	answering                     // from there until the provider's answer
+	recording                     // from there until the outcome is in the log
+	reached                       // from the request until the attempt begins: the first three
+	directParts                   // their number
+)
+
+// String implements fmt.Stringer.
+func (p directPart) String() string {
+	return [directParts]string{
+		"request to log", "log to router to log", "log to sender", "provider", "outcome to log (nobody waits)", "request to provider",
+	}[p]
 }
 
 // span is a time in which direct pushes were asked for.
 type span struct {
 	fromUS, toUS int64
 	sent         int
-	waits        []float64 // ms, sorted
-	answers      []float64 // of them at the provider, ms, sorted
-	firsts       []float64 // ms, sorted: of small broadcasts, until they were expanded
+	waits        []float64              // ms, sorted
+	parts        [directParts][]float64 // of them, ms, sorted
+	slowest      float64                // ms
+	slowestAtUS  int64                  // when it was asked for
+	firsts       []float64              // ms, sorted: of small broadcasts, until they were expanded
 }
 
 func (s *span) wall() time.Duration { return time.Duration(s.toUS-s.fromUS) * time.Microsecond }
@@ -188,38 +216,94 @@ func (u *runningUp) directWhileBurning(ctx context.Context, cores float64, wall 
 	})
 }
 
-// waitsOf reads from the log how long each direct push of the spans took.
+// waitsOf reads from the log how long each direct push of the spans took, and each part of its way.
 func (u *runningUp) waitsOf(ctx context.Context, spans []*span) error {
-	err := poll(ctx, 100*time.Millisecond, func() (bool, error) {
-		want, got := 0, 0
-		for i := range spans {
-			want += spans[i].sent
-			spans[i].waits, spans[i].answers = spans[i].waits[:0], spans[i].answers[:0]
+	times := map[schemas.ID]*directTimes{}
+	of := func(request []byte) *directTimes {
+		id := schemas.IDFrom(request)
+		if times[id] == nil {
+			times[id] = &directTimes{}
 		}
+		return times[id]
+	}
+	want := 0
+	for _, s := range spans {
+		want += s.sent
+	}
+	var asked pushv1.NotificationRequested
+	var send pushv1.SendRequested
+	var end pushv1.DeliveryFinished
+	err := poll(ctx, 100*time.Millisecond, func() (bool, error) {
+		finished := 0
 		err := replay(ctx, u.log, func(r schemas.Record) error {
-			if r.Type() != pushv1.EventType_EVENT_TYPE_DELIVERY_FINISHED {
-				return nil
-			}
-			var e pushv1.DeliveryFinished
-			if err := r.Into(&e); err != nil || len(e.BroadcastId) > 0 || e.Outcome != pushv1.Outcome_OUTCOME_ACCEPTED {
-				return err
-			}
-			for i := range spans {
-				if s := spans[i]; e.RequestedAtUs >= s.fromUS && e.RequestedAtUs <= s.toUS {
-					s.waits = append(s.waits, float64(e.FinishedAtUs-e.RequestedAtUs)/1000)
-					s.answers = append(s.answers, float64(e.LatencyUs)/1000)
-					got++
+			switch r.Type() { //nolint:exhaustive // those of a direct push
+			case pushv1.EventType_EVENT_TYPE_NOTIFICATION_REQUESTED:
+				if err := r.Into(&asked); err != nil {
+					return err
+				}
+				of(asked.RequestId).askedUS = r.TimeUS
+			case pushv1.EventType_EVENT_TYPE_SEND_REQUESTED:
+				if err := r.Into(&send); err != nil {
+					return err
+				}
+				of(send.RequestId).sendUS = r.TimeUS
+			case pushv1.EventType_EVENT_TYPE_DELIVERY_FINISHED:
+				if err := r.Into(&end); err != nil || len(end.BroadcastId) > 0 || end.Outcome != pushv1.Outcome_OUTCOME_ACCEPTED {
+					return err
+				}
+				t := of(end.RequestId)
+				t.requestedUS, t.finishedUS, t.latencyUS, t.recordedUS = end.RequestedAtUs, end.FinishedAtUs, end.LatencyUs, r.TimeUS
+				for _, s := range spans {
+					if s.covers(t) {
+						finished++
+					}
 				}
 			}
 			return nil
-		}, schemas.Deliveries)
-		return got >= want, err
+		}, schemas.Notifications, schemas.SendTopic{Transport: schemas.APNS, Lane: schemas.Direct}.Topic(),
+			schemas.SendTopic{Transport: schemas.FCM, Lane: schemas.Direct}.Topic(), schemas.Deliveries)
+		return finished >= want, err
 	})
-	for i := range spans {
-		slices.Sort(spans[i].waits)
-		slices.Sort(spans[i].answers)
+	for _, s := range spans {
+		for _, t := range times {
+			if s.covers(t) {
+				s.add(t)
+			}
+		}
+		slices.Sort(s.waits)
+		for i := range s.parts {
+			slices.Sort(s.parts[i])
+		}
 	}
 	return err
+}
+
+// directTimes are when a direct push was where, Unix microseconds; zero: the log did not say.
+type directTimes struct {
+	requestedUS, askedUS, sendUS, finishedUS, latencyUS, recordedUS int64
+}
+
+// covers reports whether a push that has ended was asked for in s.
+func (s *span) covers(t *directTimes) bool {
+	return t.finishedUS > 0 && t.requestedUS >= s.fromUS && t.requestedUS <= s.toUS
+}
+
+// sinceStart is when in s the slowest was asked for, in seconds.
+func (s *span) sinceStart() float64 { return float64(s.slowestAtUS-s.fromUS) / 1e6 }
+
+func (s *span) add(t *directTimes) {
+	began := t.finishedUS - t.latencyUS
+	wait := float64(t.finishedUS-t.requestedUS) / 1000
+	s.waits = append(s.waits, wait)
+	if wait > s.slowest {
+		s.slowest, s.slowestAtUS = wait, t.requestedUS
+	}
+	for part, us := range [directParts]int64{
+		accepting: t.askedUS - t.requestedUS, routing: t.sendUS - t.askedUS, sending: began - t.sendUS,
+		answering: t.latencyUS, recording: t.recordedUS - t.finishedUS, reached: began - t.requestedUS,
+	} {
+		s.parts[part] = append(s.parts[part], float64(max(us, 0))/1000)
+	}
 }
 
 // burn uses so many cores until its input ends: in each period every core's goroutine works for its part and sleeps for the rest.

@@ -81,7 +81,7 @@ func benchmarks(devices int) []benchmark {
 			(*harness).small,
 		},
 		{
-			[]string{fairRatio, fairP99, fairP50},
+			[]string{fairRatio, fairReach, fairP99, fairP50},
 			fmt.Sprintf("`campanile up`: 100 direct pushes a second, from the request to the provider's answer, during a broadcast to %s devices, against the same beside "+
 				"a process that burns as much CPU", sizeName(devices)),
 			(*harness).fair,
