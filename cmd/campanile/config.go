@@ -24,9 +24,10 @@ import (
 // Config is what every command shares. Each field is a flag (--kafka-brokers), a variable (CAMPANILE_KAFKA_BROKERS) and a key of the
 // YAML file (kafka: brokers:), in this order of precedence.
 type Config struct {
-	Data string
-	Log  struct{ Level, Format string }
-	HTTP struct {
+	Data    string
+	Threads int
+	Log     struct{ Level, Format string }
+	HTTP    struct {
 		Listen         string
 		TrustedProxies []string      `mapstructure:"trusted_proxies"`
 		SiteCheckURL   string        `mapstructure:"site_check_url"`
@@ -102,6 +103,7 @@ type setting struct {
 func settings() []setting {
 	return []setting{
 		{key: "data", def: "data", usage: "folder of the embedded engines and of generated secrets"},
+		{key: "threads", def: 0, usage: "goroutines that may run at once; 0: four for each core, so that direct pushes do not wait behind a broadcast's work"},
 		{key: "log.level", def: "info", usage: "debug, info, warn or error"},
 		{key: "log.format", def: "text", usage: "text or json"},
 		{key: "http.listen", def: "127.0.0.1:8801", usage: "address of the API that phones and sites call"},

@@ -45,6 +45,7 @@ func (t *terminal) stage(name, short string, begin func(ctx context.Context, p *
 				return errors.New("kafka.brokers is not set: one stage alone needs a log that others share; `campanile up` runs every stage on an embedded one")
 			}
 			ctx := cmd.Context()
+			spreadThreads(cfg.Threads)
 			p, err := newProcess(ctx, cfg, logger)
 			defer p.close()
 			if err != nil {

@@ -43,6 +43,7 @@ Moodle network registers, notifies and broadcasts.`,
 				}
 				defer func() { _ = sim.Close() }()
 			}
+			spreadThreads(cfg.Threads)
 			p, err := newProcess(ctx, cfg, logger)
 			defer p.close()
 			if err != nil {
