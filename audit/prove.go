@@ -182,7 +182,7 @@ func (p *reading) read(ctx context.Context) (err error) {
 func sendTopics() (topics []schemas.Topic) {
 	for tier := range uint32(schemas.Tiers + 1) {
 		for _, t := range schemas.Transports {
-			for _, lane := range []schemas.Lane{schemas.Direct, schemas.Bulk} {
+			for _, lane := range schemas.Lanes {
 				topics = append(topics, schemas.SendTopic{Transport: t, Lane: lane, Tier: tier}.Topic())
 			}
 		}

@@ -82,6 +82,7 @@ type drive struct {
 	candidates []candidate
 	plans      uint64
 	turn       uint64
+	expressUS  int64 // when a small audience was there last; zero: never
 	expansion  expansion
 	ahead      ahead
 }
@@ -109,7 +110,7 @@ func (b *Broadcasts) Drive(ctx context.Context, partition int32, commit schemas.
 	for ctx.Err() == nil {
 		nowUS := b.options.Now().UnixMicro()
 		forget := d.plan(nowUS)
-		next := nextStep(d.candidates, nowUS, pageLimits{b.options.MinPage, b.options.MaxPage})
+		next := nextStep(d.candidates, nowUS, d.limits(nowUS))
 		var err error
 		switch {
 		case len(forget) > 0:
@@ -126,6 +127,10 @@ func (b *Broadcasts) Drive(ctx context.Context, partition int32, commit schemas.
 		}
 	}
 	return ctx.Err()
+}
+
+func (d *drive) limits(nowUS int64) pageLimits {
+	return pageLimits{d.options.MinPage, d.options.MaxPage}.beside(d.expressUS, nowUS)
 }
 
 // sleep waits for a change of the state, or until wakeAt.
@@ -159,14 +164,16 @@ func (d *drive) expand(ctx context.Context, c *candidate, limit int, nowUS int64
 	moved.at, moved.done = page.Next, page.Done
 	moved.at.Token = strings.Clone(moved.at.Token) // the page is used again
 	moved.emitted += int64(len(devices))
-	notBefore := c.notBefore
-	limits := pageLimits{d.options.MinPage, d.options.MaxPage}
+	notBefore, lane := c.notBefore, schemas.Bulk
+	if c.express {
+		lane = schemas.Express
+	}
 	var reading sync.WaitGroup
-	if next := following(d.candidates, c, d.turn+1, int64(len(devices)), moved.done, nowUS, limits); next.kind == stepPage {
+	if next := following(d.candidates, c, d.turn+1, int64(len(devices)), moved.done, nowUS, d.limits(nowUS)); next.kind == stepPage {
 		reading.Go(func() { d.readAhead(ctx, next, &moved, c, nowUS) })
 	}
 	err = d.commit(ctx, func(out *schemas.Out) {
-		d.expansion.emit(out, o.request, cur.key.transport, devices)
+		d.expansion.emit(out, lane, o.request, cur.key.transport, devices)
 		out.CursorMoved(o.move(cur, &moved, nowUS))
 	})
 	reading.Wait()

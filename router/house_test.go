@@ -60,7 +60,9 @@ func (h *house) process(ctx context.Context) {
 	for p := range h.log.layout.Partitions {
 		wg.Go(func() { h.tally(ctx, tally, p) })
 		for _, t := range schemas.Transports {
-			wg.Go(func() { h.send(ctx, t, p) })
+			for _, lane := range broadcastLanes {
+				wg.Go(func() { h.send(ctx, t, lane, p) })
+			}
 		}
 	}
 	wg.Wait()
@@ -126,17 +128,20 @@ func (h *house) tally(ctx context.Context, tally *router.Tally, p int32) {
 	}
 }
 
-// send delivers one partition of the bulk sends of a transport. A new owner says so, and now and then the old one finishes
+// broadcastLanes are those on which broadcasts travel.
+var broadcastLanes = []schemas.Lane{schemas.Express, schemas.Bulk}
+
+// send delivers one partition of the broadcasts' sends of a transport and lane. A new owner says so, and now and then the old one finishes
 // once more what the new one will finish: a repeat.
-func (h *house) send(ctx context.Context, t schemas.Transport, p int32) {
-	topic := schemas.SendTopic{Transport: t, Lane: schemas.Bulk}.Topic()
+func (h *house) send(ctx context.Context, t schemas.Transport, lane schemas.Lane, p int32) {
+	topic := schemas.SendTopic{Transport: t, Lane: lane}.Topic()
 	name := fmt.Sprint(topic, p)
 	h.mu.Lock()
 	h.generations[name]++
 	generation := h.generations[name]
 	h.mu.Unlock()
 	h.log.append(func(out *schemas.Out) {
-		out.OwnerChanged(&pushv1.OwnerChanged{Transport: t, Lane: schemas.Bulk, Partition: p, Generation: generation})
+		out.OwnerChanged(&pushv1.OwnerChanged{Transport: t, Lane: lane, Partition: p, Generation: generation})
 	})
 	late := true
 	for ctx.Err() == nil {
@@ -154,11 +159,11 @@ func (h *house) send(ctx context.Context, t schemas.Transport, p int32) {
 		pass(h.delivery())
 		out := schemas.NewOut(h.log.layout)
 		if late {
-			h.finish(out, t, records[0], generation-1)
+			h.finish(out, t, lane, records[0], generation-1)
 			late = false
 		}
 		for _, r := range records {
-			h.finish(out, t, r, generation)
+			h.finish(out, t, lane, r, generation)
 		}
 		h.log.appendOut(out, func() {
 			h.mu.Lock()
@@ -168,7 +173,7 @@ func (h *house) send(ctx context.Context, t schemas.Transport, p int32) {
 	}
 }
 
-func (h *house) finish(out *schemas.Out, t schemas.Transport, r schemas.Record, generation int64) {
+func (h *house) finish(out *schemas.Out, t schemas.Transport, lane schemas.Lane, r schemas.Record, generation int64) {
 	event, err := r.Event()
 	if err != nil {
 		panic(err)
@@ -178,7 +183,7 @@ func (h *house) finish(out *schemas.Out, t schemas.Transport, r schemas.Record, 
 	if len(e.Token)%7 == 0 {
 		outcome = pushv1.Outcome_OUTCOME_TOKEN_INVALID
 	}
-	source := &pushv1.Source{Lane: schemas.Bulk, Offset: r.Offset}
+	source := &pushv1.Source{Lane: lane, Offset: r.Offset}
 	first := true
 	if r.Offset%5 == 0 {
 		out.DeliveryAttempted(r.Partition, 1, &pushv1.DeliveryAttempted{
@@ -228,7 +233,11 @@ func (h *house) devices(app, channel string, n int) []schemas.Device {
 func (h *house) sends() map[schemas.ID]map[schemas.Device]int {
 	all := map[schemas.ID]map[schemas.Device]int{}
 	for _, t := range schemas.Transports {
-		for _, r := range h.log.all(schemas.SendTopic{Transport: t, Lane: schemas.Bulk}.Topic()) {
+		var records []schemas.Record
+		for _, lane := range broadcastLanes {
+			records = append(records, h.log.all(schemas.SendTopic{Transport: t, Lane: lane}.Topic())...)
+		}
+		for _, r := range records {
 			event, err := r.Event()
 			if err != nil {
 				h.t.Fatal(err)

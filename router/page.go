@@ -54,7 +54,7 @@ type expansion struct {
 
 // emit appends one send for each device: broadcast, token, environment and registration, and nothing that the broadcast
 // says for all of them.
-func (x *expansion) emit(out *schemas.Out, r *request, t schemas.Transport, devices []schemas.AudienceDevice) {
+func (x *expansion) emit(out *schemas.Out, lane schemas.Lane, r *request, t schemas.Transport, devices []schemas.AudienceDevice) {
 	x.send.Reset()
 	x.send.BroadcastId = r.BroadcastId
 	d := schemas.Device{App: r.App, Transport: t}
@@ -63,7 +63,7 @@ func (x *expansion) emit(out *schemas.Out, r *request, t schemas.Transport, devi
 		token := unsafe.String(unsafe.SliceData(devices[i].Token), len(devices[i].Token)) //nolint:gosec // see above
 		d.Token, d.Environment = token, devices[i].Environment
 		x.send.Token, x.send.Environment, x.send.RegisteredAtUs = token, d.Environment, devices[i].RegisteredAtUS
-		out.SendRequested(schemas.Bulk, d, &x.send)
+		out.SendRequested(lane, d, &x.send)
 	}
 	x.send.Reset()
 }

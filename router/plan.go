@@ -49,6 +49,9 @@ func (d *drive) consider(b *broadcast, nowUS int64) {
 		return
 	}
 	p, express := b.pace(r, nowUS), b.express()
+	if express && runs {
+		d.expressUS = nowUS
+	}
 	rate := p.rate / float64(max(left, 1))
 	for i := range o.cursors {
 		c := &o.cursors[i]

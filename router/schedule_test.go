@@ -250,3 +250,48 @@ func TestThePlatformsOfARequestFilterItsAudience(t *testing.T) {
 		checkExact(t, h, id, want)
 	})
 }
+
+// TestSendsOfASmallAudienceTravelApart: on their own lane, where none of a large one's stand before them.
+func TestSendsOfASmallAudienceTravelApart(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		estimate int64
+		lane     schemas.Lane
+	}{
+		"small":                {1_000, schemas.Express},
+		"large":                {1_001, schemas.Bulk},
+		"nobody could say":     {0, schemas.Bulk},
+		"larger than was said": {10, schemas.Bulk}, // from 2,000 on
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t, 1)
+				devices := 500
+				if name == "larger than was said" {
+					devices = 8_000
+				}
+				want := h.devices("app", "news", devices)
+				id := h.request(&pushv1.BroadcastRequested{AudienceEstimate: c.estimate})
+				h.broadcastsOptions.MaxPage = 500
+				h.untilEnded(time.Hour, id)
+				checkExact(t, h, id, want)
+				lanes := map[schemas.Lane]int{}
+				for _, transport := range schemas.Transports {
+					for _, lane := range broadcastLanes {
+						lanes[lane] += len(h.log.all(schemas.SendTopic{Transport: transport, Lane: lane}.Topic()))
+					}
+				}
+				if name == "larger than was said" {
+					if n := lanes[schemas.Express]; n < 2_000 || n > 4_000 {
+						t.Errorf("want it to lose its place after 2,000 sends and the pages under way, got %d", n)
+					}
+					lanes[c.lane] += lanes[schemas.Express]
+				}
+				if lanes[c.lane] != len(want) {
+					t.Errorf("want %d sends on the %s lane, got %v", len(want), c.lane.Word(), lanes)
+				}
+			})
+		})
+	}
+}

@@ -89,6 +89,9 @@ func (h *house) randomBroadcast(r *rand.Rand, n int) *simulated {
 	if r.IntN(4) == 0 {
 		e.SendAtUs = time.Now().Add(time.Duration(r.IntN(2000)) * time.Millisecond).UnixMicro()
 	}
+	if r.IntN(3) == 0 { // an audience that is small, or said to be
+		e.AudienceEstimate = 1 + r.Int64N(1000)
+	}
 	b := &simulated{audience: h.devices(app, channel, r.IntN(2500))}
 	b.id = h.request(e)
 	for range r.IntN(3) { // the same request, taken again elsewhere, with another text and another audience

@@ -1,6 +1,9 @@
 package router
 
-import "math"
+import (
+	"math"
+	"time"
+)
 
 // candidate is a cursor of this partition that is not done, with everything that decides whether it may take a page. Times
 // are Unix microseconds.
@@ -61,6 +64,22 @@ func (b *broadcast) express() bool {
 }
 
 type pageLimits struct{ least, most int }
+
+const (
+	// besideExpress is the most that a page of a large audience holds while small ones come: one of them waits for a page under way. Less
+	// would cost transactions, more than a thousand records each cost no more (facts of kfake: 0.47 µs a record with 1,000, 0.41 with 10,000).
+	besideExpress = 2000
+	// expressLately is for how long small audiences are expected after the last one.
+	expressLately = 5 * time.Second
+)
+
+// beside are the limits for large audiences where a small one came at expressUS last; zero: never.
+func (l pageLimits) beside(expressUS, nowUS int64) pageLimits {
+	if expressUS > 0 && nowUS-expressUS < expressLately.Microseconds() {
+		l.most = max(min(l.most, besideExpress), l.least)
+	}
+	return l
+}
 
 type stepKind int
 

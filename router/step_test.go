@@ -67,6 +67,31 @@ func TestNextStepPassesOverWhatWaits(t *testing.T) {
 	}
 }
 
+func TestPagesOfLargeAudiencesAreShortWhileSmallOnesCome(t *testing.T) {
+	t.Parallel()
+	const second = 1_000_000
+	const now = 1_000 * second
+	for name, c := range map[string]struct {
+		limits    pageLimits
+		expressUS int64
+		want      int
+	}{
+		"none came ever":       {pageLimits{100, 10_000}, 0, 10_000},
+		"one is there":         {pageLimits{100, 10_000}, now, 2_000},
+		"one came a while ago": {pageLimits{100, 10_000}, now - 4*second, 2_000},
+		"none comes any more":  {pageLimits{100, 10_000}, now - 5*second, 10_000},
+		"short pages anyway":   {pageLimits{100, 500}, now, 500},
+		"no shorter than set":  {pageLimits{5_000, 10_000}, now, 5_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := c.limits.beside(c.expressUS, now); got.most != c.want || got.least != c.limits.least {
+				t.Errorf("want at most %d, got %+v", c.want, got)
+			}
+		})
+	}
+}
+
 func TestCloseStepEndsOnceAllIsDoneAndForgetsTheStateLast(t *testing.T) {
 	t.Parallel()
 	id, winner, loser := schemas.NewID(), schemas.NewID(), schemas.NewID()

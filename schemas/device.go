@@ -32,12 +32,16 @@ const (
 	Sandbox    = pushv1.Environment_ENVIRONMENT_SANDBOX
 
 	Direct   = pushv1.Lane_LANE_DIRECT
+	Express  = pushv1.Lane_LANE_EXPRESS
 	Bulk     = pushv1.Lane_LANE_BULK
 	ByRouter = pushv1.Lane_LANE_ROUTER
 )
 
 // Transports are those that Campanile delivers to, in the order of their cursors.
 var Transports = []Transport{APNS, FCM}
+
+// Lanes are those that sends travel on: what one person waits for, broadcasts to few, broadcasts to many.
+var Lanes = []Lane{Direct, Express, Bulk}
 
 // ParseTransport reads a transport's word.
 func ParseTransport(s string) (Transport, error) {

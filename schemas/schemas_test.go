@@ -17,7 +17,7 @@ func TestSendTopicsParseBack(t *testing.T) {
 	t.Parallel()
 	seen := map[schemas.Topic]bool{}
 	for _, tr := range schemas.Transports {
-		for _, lane := range []schemas.Lane{schemas.Direct, schemas.Bulk} {
+		for _, lane := range schemas.Lanes {
 			for _, want := range schemas.SendTopics(tr, lane) {
 				got, ok := schemas.ParseSendTopic(want.Topic())
 				if !ok || got != want || seen[want.Topic()] {

@@ -44,10 +44,14 @@ func (s SendTopic) Topic() Topic {
 		switch s {
 		case SendTopic{Transport: APNS, Lane: Direct}:
 			return "sends.apns.direct"
+		case SendTopic{Transport: APNS, Lane: Express}:
+			return "sends.apns.express"
 		case SendTopic{Transport: APNS, Lane: Bulk}:
 			return "sends.apns.bulk"
 		case SendTopic{Transport: FCM, Lane: Direct}:
 			return "sends.fcm.direct"
+		case SendTopic{Transport: FCM, Lane: Express}:
+			return "sends.fcm.express"
 		case SendTopic{Transport: FCM, Lane: Bulk}:
 			return "sends.fcm.bulk"
 		}
@@ -67,7 +71,7 @@ func ParseSendTopic(t Topic) (s SendTopic, ok bool) {
 			s.Transport = transport
 		}
 	}
-	for _, lane := range []Lane{Direct, Bulk} {
+	for _, lane := range Lanes {
 		if lane.Word() == parts[2] {
 			s.Lane = lane
 		}
@@ -156,7 +160,7 @@ func Specs() []Spec {
 		{Topic: Routed, Cleanup: ByTime, Retention: RememberRequests + time.Hour}, // what stands in it was appended after its time
 	}
 	for _, t := range Transports {
-		for _, lane := range []Lane{Direct, Bulk} {
+		for _, lane := range Lanes {
 			for _, s := range SendTopics(t, lane) {
 				specs = append(specs, Spec{Topic: s.Topic(), Cleanup: UntilConsumed, Groups: []string{SenderGroup(t, lane)}})
 			}

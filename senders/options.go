@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,7 +44,7 @@ type Options struct {
 	// Quotas are shared by the senders of a transport's lanes. Nil: its own, and without Rate that of an FCM project is 10,000.
 	Quotas *Quotas
 	// MaxWait is how long a send may wait in memory for its turn; what would wait longer goes to a tier: 2 s on the direct lane;
-	// 15 s on the bulk lane, where the routers keep what is ahead small.
+	// 15 s on the lanes of broadcasts, where the routers keep what is ahead small.
 	MaxWait time.Duration
 	// FloodLeast and FloodShare say when a minute's bad-token answers are a sign of wrong credentials: at least 20, and more
 	// than half of all answers.
@@ -55,8 +56,8 @@ func (o Options) withDefaults() (Options, error) {
 	switch {
 	case o.Transport != schemas.APNS && o.Transport != schemas.FCM:
 		return o, errors.New("senders: the transport must be apns or fcm")
-	case o.Lane != schemas.Direct && o.Lane != schemas.Bulk:
-		return o, errors.New("senders: the lane must be direct or bulk")
+	case !slices.Contains(schemas.Lanes, o.Lane):
+		return o, errors.New("senders: the lane must be direct, express or bulk")
 	case o.Open == nil, o.Keyring == nil, o.Catalog == nil, o.CatchUpApps == nil, o.CatchUpBroadcasts == nil:
 		return o, errors.New("senders: Open, Keyring, Catalog, CatchUpApps and CatchUpBroadcasts must be set")
 	}
@@ -82,7 +83,7 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	setDefault(&o.MaxAge, 24*time.Hour)
 	setDefault(&o.Window, 4000)
-	if o.Lane == schemas.Bulk {
+	if o.Lane != schemas.Direct {
 		setDefault(&o.MaxWait, 15*time.Second)
 	}
 	setDefault(&o.MaxWait, 2*time.Second)

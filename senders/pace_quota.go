@@ -13,13 +13,13 @@ import (
 const tierShare = 0.1
 
 // Quotas are the rates of provider projects, of which FCM counts all pushes together, and those that apps were configured with. One
-// Quotas serves both lanes of a transport in a process. It is safe for concurrent use.
+// Quotas serves all lanes of a transport in a process. It is safe for concurrent use.
 type Quotas struct {
 	options QuotaOptions
 
 	mu    sync.Mutex
 	all   map[string]*quota // by project, and by app behind a NUL
-	owned [2]owned          // by lane
+	owned [lanes]owned
 }
 
 // QuotaOptions are rates in pushes a second over all processes. The zero value limits nothing but what apps were configured with.
@@ -53,11 +53,22 @@ func (o *owned) share() float64 {
 // NewQuotas returns quotas of which nothing is used.
 func NewQuotas(o QuotaOptions) *Quotas { return &Quotas{options: o, all: map[string]*quota{}} }
 
+// Lanes in the order of their right to a quota.
+const (
+	directLane = iota
+	expressLane
+	bulkLane
+	lanes // their number
+)
+
 func laneIndex(lane schemas.Lane) int {
-	if lane == schemas.Direct {
-		return 0
+	switch lane { //nolint:exhaustive // those that senders work on
+	case schemas.Direct:
+		return directLane
+	case schemas.Express:
+		return expressLane
 	}
-	return 1
+	return bulkLane
 }
 
 // ofProject is a project's quota; nil: it has none.
@@ -100,7 +111,7 @@ func (q *Quotas) of(key string, rate float64, ramp time.Duration) *quota {
 	defer q.mu.Unlock()
 	p := q.all[key]
 	if p == nil {
-		p = &quota{rate: rate, lanes: [2]pacer{newPacer(rate), newPacer(rate).ramped(ramp)}}
+		p = &quota{rate: rate, lanes: [lanes]pacer{newPacer(rate), newPacer(rate), newPacer(rate).ramped(ramp)}}
 		q.divide(p)
 		q.all[key] = p
 	}
@@ -128,12 +139,11 @@ func (q *Quotas) owns(where schemas.SendTopic, part float64) {
 	}
 }
 
-// quota is one project's. The direct lane has the whole rate, and what it takes is taken from the bulk lane's: bulk never delays it.
-// What a lane learns from refusals is its own.
+// quota is one project's. Each lane has the whole rate, less what the lanes before it take: none is delayed by one after it. What a lane learns from refusals is its own.
 type quota struct {
 	mu    sync.Mutex
 	rate  float64 // over all processes; guarded by Quotas.mu
-	lanes [2]pacer
+	lanes [lanes]pacer
 }
 
 func (q *quota) take(lane int, nowUS int64) bool {
@@ -142,8 +152,10 @@ func (q *quota) take(lane int, nowUS int64) bool {
 	if !q.lanes[lane].take(nowUS) {
 		return false
 	}
-	if bulk := &q.lanes[1]; lane == 0 && bulk.rate > 0 {
-		bulk.tokens = max(bulk.tokens-1, -bulk.limit) // a second's debt at most: this process may own little of the bulk lane
+	for after := lane + 1; after < lanes; after++ {
+		if p := &q.lanes[after]; p.rate > 0 {
+			p.tokens = max(p.tokens-1, -p.limit) // a second's debt at most: this process may own little of that lane
+		}
 	}
 	return true
 }

@@ -30,7 +30,7 @@ func TestProcessesTogetherKeepAProjectsQuota(t *testing.T) {
 			for ms := range int64(70_000) {
 				at := now + ms*millisecond
 				for _, p := range processes {
-					for p.take(1, at) {
+					for p.take(bulkLane, at) {
 						if ms >= 10_000 {
 							total++
 						}
@@ -44,30 +44,36 @@ func TestProcessesTogetherKeepAProjectsQuota(t *testing.T) {
 	}
 }
 
-func TestDirectPushesHaveTheWholeQuotaAndBulkTheRest(t *testing.T) {
+func TestEachLaneHasTheQuotaLessWhatThoseBeforeItTake(t *testing.T) {
 	t.Parallel()
 	q := NewQuotas(QuotaOptions{Rate: 1_000}).ofProject("p")
 	now := 1000 * second
-	direct, bulk := 0, 0
+	direct, express, bulk := 0, 0, 0
 	for ms := range int64(20_000) {
 		at := now + ms*millisecond
-		for q.take(1, at) {
+		for q.take(bulkLane, at) {
 			bulk++
 		}
+		if ms%4 == 0 { // 250 a second
+			if !q.take(expressLane, at) {
+				t.Fatal("want express not held back by bulk")
+			}
+			express++
+		}
 		if ms%2 == 0 { // 500 a second
-			if !q.take(0, at) {
+			if !q.take(directLane, at) {
 				t.Fatal("want direct never held back")
 			}
 			direct++
 		}
 	}
-	if direct != 10_000 || bulk < 9_500 || bulk > 10_500 {
-		t.Errorf("want 10,000 each, got %d direct and %d bulk", direct, bulk)
+	if direct != 10_000 || express != 5_000 || bulk < 4_500 || bulk > 5_500 {
+		t.Errorf("want 10,000, 5,000 and the rest, got %d direct, %d express and %d bulk", direct, express, bulk)
 	}
 	for range 5 {
-		q.rated(1, Result{Verdict: Verdict{throttled, SlowDown}}, now+20*second, now+20*second)
+		q.rated(bulkLane, Result{Verdict: Verdict{throttled, SlowDown}}, now+20*second, now+20*second)
 	}
-	if rate, _ := q.now(0); rate != 1_000 {
+	if rate, _ := q.now(directLane); rate != 1_000 {
 		t.Errorf("want bulk's refusals to be bulk's own, got %.0f", rate)
 	}
 }
@@ -90,7 +96,7 @@ func TestProjectsAndAppsMayHaveRatesOfTheirOwn(t *testing.T) {
 		t.Errorf("want this process's part, got %.1f", limit)
 	}
 	q.setApp("campus", 80)
-	if _, limit := q.ofApp("campus").now(1); limit != 80 {
+	if _, limit := q.ofApp("campus").now(bulkLane); limit != 80 {
 		t.Errorf("want the new rate, got %.0f", limit)
 	}
 	q.setApp("campus", 0)

@@ -24,7 +24,7 @@ func (w *world) owns(ctx context.Context, name string) (owned, error) {
 		return nil, nil //nolint:nilerr // no sender
 	}
 	all := owned{}
-	for _, lane := range []schemas.Lane{schemas.Direct, schemas.Bulk} {
+	for _, lane := range schemas.Lanes {
 		group := schemas.SenderGroup(transport, lane)
 		described, err := w.describe(ctx, group)
 		if err != nil {

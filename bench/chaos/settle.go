@@ -113,7 +113,7 @@ func groupKinds() map[string]string {
 		schemas.GroupProjector: "projector", schemas.GroupAnalytics: "analytics",
 	}
 	for _, t := range schemas.Transports {
-		for _, lane := range []schemas.Lane{schemas.Direct, schemas.Bulk} {
+		for _, lane := range schemas.Lanes {
 			kinds[schemas.SenderGroup(t, lane)] = t.Word()
 		}
 	}

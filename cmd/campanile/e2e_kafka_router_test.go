@@ -29,7 +29,9 @@ func (w *world) watchSends(t *testing.T) *expanded {
 	e := &expanded{tokens: map[string]int{}}
 	var topics []schemas.Topic
 	for _, transport := range schemas.Transports {
-		topics = append(topics, schemas.SendTopic{Transport: transport, Lane: schemas.Bulk}.Topic())
+		for _, lane := range []schemas.Lane{schemas.Express, schemas.Bulk} {
+			topics = append(topics, schemas.SendTopic{Transport: transport, Lane: lane}.Topic())
+		}
 	}
 	e.following = w.open(t).Follow("sends", e.apply, topics...)
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))

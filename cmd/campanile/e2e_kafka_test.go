@@ -197,8 +197,12 @@ func (k *kept) lostOffsets(t *testing.T) {
 	alarmed := map[string][]string{"router-1": {schemas.GroupDirectRouter, schemas.GroupTally}}
 	alarmed["router-2"] = alarmed["router-1"]
 	for _, n := range []string{"1", "2"} {
-		alarmed["apns-"+n] = []string{schemas.SenderGroup(schemas.APNS, schemas.Direct), schemas.SenderGroup(schemas.APNS, schemas.Bulk)}
-		alarmed["fcm-"+n] = []string{schemas.SenderGroup(schemas.FCM, schemas.Direct), schemas.SenderGroup(schemas.FCM, schemas.Bulk)}
+		for _, transport := range schemas.Transports {
+			for _, lane := range schemas.Lanes {
+				name := transport.Word() + "-" + n
+				alarmed[name] = append(alarmed[name], schemas.SenderGroup(transport, lane))
+			}
+		}
 	}
 	for name, groups := range alarmed {
 		r := k.c.roles[name]

@@ -226,7 +226,7 @@ func (p *process) startSender(t schemas.Transport) error {
 	catalog := senders.NewCatalog()
 	broadcasts := p.log.Follow(name+".broadcasts", catalog.ApplyBroadcasts, schemas.Broadcasts)
 	p.follow(name+".broadcasts", broadcasts)
-	for _, lane := range []schemas.Lane{schemas.Direct, schemas.Bulk} {
+	for _, lane := range schemas.Lanes {
 		stage := name + "." + lane.Word()
 		var apps *eventlog.Following
 		sender, err := senders.New(senders.Options{

@@ -99,7 +99,7 @@ func (a *Analytics) ownersBefore(ctx context.Context, part int32, off int64) (ow
 		if err != nil {
 			return nil //nolint:nilerr // of a newer version
 		}
-		for _, l := range []schemas.Lane{schemas.Direct, schemas.Bulk} {
+		for _, l := range schemas.Lanes {
 			if l.Word() == lane {
 				known[string(schemas.SendTopic{Transport: t, Lane: l, Tier: uint32(tier)}.Topic())] = generation
 			}

@@ -253,6 +253,8 @@ const (
 	Lane_LANE_BULK        Lane = 2
 	// LANE_ROUTER marks what the direct router itself finished: it was never a send.
 	Lane_LANE_ROUTER Lane = 3
+	// LANE_EXPRESS is that of broadcasts to few, which do not stand behind one to millions.
+	Lane_LANE_EXPRESS Lane = 4
 )
 
 // Enum value maps for Lane.
@@ -262,12 +264,14 @@ var (
 		1: "LANE_DIRECT",
 		2: "LANE_BULK",
 		3: "LANE_ROUTER",
+		4: "LANE_EXPRESS",
 	}
 	Lane_value = map[string]int32{
 		"LANE_UNSPECIFIED": 0,
 		"LANE_DIRECT":      1,
 		"LANE_BULK":        2,
 		"LANE_ROUTER":      3,
+		"LANE_EXPRESS":     4,
 	}
 )
 
@@ -827,12 +831,13 @@ const file_push_v1_common_proto_rawDesc = "" +
 	"\x11TRANSPORT_WEBPUSH\x10\x04*B\n" +
 	"\vEnvironment\x12\x1a\n" +
 	"\x16ENVIRONMENT_PRODUCTION\x10\x00\x12\x17\n" +
-	"\x13ENVIRONMENT_SANDBOX\x10\x01*M\n" +
+	"\x13ENVIRONMENT_SANDBOX\x10\x01*_\n" +
 	"\x04Lane\x12\x14\n" +
 	"\x10LANE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vLANE_DIRECT\x10\x01\x12\r\n" +
 	"\tLANE_BULK\x10\x02\x12\x0f\n" +
-	"\vLANE_ROUTER\x10\x03*\xe0\x01\n" +
+	"\vLANE_ROUTER\x10\x03\x12\x10\n" +
+	"\fLANE_EXPRESS\x10\x04*\xe0\x01\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10OUTCOME_ACCEPTED\x10\x01\x12\x19\n" +

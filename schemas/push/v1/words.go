@@ -25,6 +25,8 @@ func (l Lane) Word() string {
 		return "bulk"
 	case Lane_LANE_ROUTER:
 		return "router"
+	case Lane_LANE_EXPRESS:
+		return "express"
 	case Lane_LANE_UNSPECIFIED:
 	}
 	return ""
