@@ -26,6 +26,8 @@ type membership struct {
 	fail    context.CancelCauseFunc
 	delay   time.Duration // before the next poll
 
+	committed chan struct{} // closed when the commit under way has ended; nil: none was begun
+
 	mu    sync.Mutex
 	parts map[place]*part
 	hurry context.CancelFunc // ends the batch in hand; nil between two
@@ -293,8 +295,11 @@ func (m *membership) produce(ctx context.Context, ready []*part) error {
 	return err
 }
 
-// appendAndCommit is at least once: first the events, then the offset.
+// appendAndCommit is at least once: first the events, then the offset. The commit goes on while the next batch is polled and handled, so
+// that a record that has just come does not wait for it; nothing is appended before it has ended, so that a killed process repeats its
+// last batch and no more.
 func (m *membership) appendAndCommit(ctx context.Context, ready []*part) {
+	m.awaitCommit()
 	if err := m.produce(ctx, ready); err != nil {
 		for _, p := range ready {
 			p.done, p.fresh, p.err = 0, true, notNowError{fmt.Errorf("append: %w", err)}
@@ -315,9 +320,23 @@ func (m *membership) appendAndCommit(ctx context.Context, ready []*part) {
 	if len(offsets) == 0 {
 		return
 	}
-	if err := commitOffsets(ctx, m.client, offsets); err != nil {
-		// The next commit covers it; if there is none, because the partition is gone, its new owner handles the batch again.
-		m.log.Warn("offsets not committed", "error", err)
+	m.committed = make(chan struct{})
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rebalanceGrace)
+	go func(done chan<- struct{}) {
+		defer close(done)
+		defer cancel()
+		if err := commitOffsets(ctx, m.client, offsets); err != nil {
+			// The next commit covers it; if there is none, because the partition is gone, its new owner handles the batch again.
+			m.log.Warn("offsets not committed", "error", err)
+		}
+	}(m.committed)
+}
+
+// awaitCommit waits for the commit under way. It is called by the loop, by the client's callbacks while the loop waits for them, and at
+// the end.
+func (m *membership) awaitCommit() {
+	if m.committed != nil {
+		<-m.committed
 	}
 }
 
@@ -444,6 +463,7 @@ func (m *membership) assigned(_ context.Context, _ *kgo.Client, partitions map[s
 
 // revoked forgets partitions: everything handled is committed, and the rest is for who comes next.
 func (m *membership) revoked(_ context.Context, client *kgo.Client, partitions map[string][]int32) {
+	m.awaitCommit()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.l.inOrder(partitions, func(at place) {
@@ -462,6 +482,7 @@ func (m *membership) revoked(_ context.Context, client *kgo.Client, partitions m
 }
 
 func (m *membership) stop() {
+	m.awaitCommit()
 	m.client.CloseAllowingRebalance()
 	m.mu.Lock()
 	defer m.mu.Unlock()
