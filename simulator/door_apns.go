@@ -25,9 +25,9 @@ const (
 	providerTokenUpdate = 20 * time.Minute
 )
 
-// answerID is the id that stands in the answer: the request's, or a fresh one where it has none that is valid.
+// answerID is the id that stands in the answer: the request's, or a fresh one where it has none that is valid. It must come first.
 func (d *apnsDoor) answerID(request *apnsRequest) string {
-	if _, ok := parseUUID(request.id); ok {
+	if request.knownID, request.hasID = parseUUID(request.id); request.hasID {
 		return request.id
 	}
 	return uuid.NewString()

@@ -17,6 +17,7 @@ func FuzzAPNsRequest(f *testing.F) {
 			method: method, path: path, topic: topic, pushType: pushType, priority: priority, expiration: expiration,
 			collapseID: collapse, id: id, body: body,
 		}
+		r.knownID, r.hasID = parseUUID(r.id)
 		p, reason := checkAPNS(&r)
 		if reason != "" {
 			if apnsStatus[reason] == 0 {

@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
@@ -102,11 +103,8 @@ func appendName(b []byte, p *Push, validateOnly bool) []byte {
 	return append(b, "\"\n}\n"...)
 }
 
-func hashOfID(id [16]byte) (h uint64) {
-	for _, c := range id {
-		h = h<<8 ^ mix(h^uint64(c))
-	}
-	return h
+func hashOfID(id [16]byte) uint64 {
+	return mix(binary.LittleEndian.Uint64(id[:8]) ^ mix(binary.LittleEndian.Uint64(id[8:])))
 }
 
 // token answers a service account's request for an access token.

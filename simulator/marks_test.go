@@ -35,7 +35,7 @@ func TestAnswersNotSeenToBeReadAreInDoubt(t *testing.T) {
 			}
 			push(5, 9)
 			w.closed()
-			r.waitFor(func() bool { return r.Stats().Open == 0 })
+			r.waitFor(func() bool { return r.Stats().Doubt == c.doubt })
 			if s := r.Stats(); s.Cut != 1 || s.Doubt != c.doubt || s.Ledger.Accepted != 5 {
 				t.Errorf("want one answer cut and %d in doubt, got %d and %d of %d", c.doubt, s.Cut, s.Doubt, s.Ledger.Accepted)
 			}

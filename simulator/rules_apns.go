@@ -16,6 +16,8 @@ type apnsRequest struct {
 	expiration     string
 	collapseID     string
 	id             string
+	knownID        [16]byte // id's bytes, where hasID: answerID has looked
+	hasID          bool
 	duplicate      bool // a header of Apple's stands twice
 	body           []byte
 	bodyTooLarge   bool // more than the reader was ready to take
@@ -88,7 +90,7 @@ func checkAPNS(r *apnsRequest) (p apnsPush, reason string) {
 		return p, "DuplicateHeaders"
 	}
 	if r.id != "" {
-		if p.id, p.hasID = parseUUID(r.id); !p.hasID {
+		if p.id, p.hasID = r.knownID, r.hasID; !p.hasID {
 			return p, "BadMessageId"
 		}
 	}
@@ -126,26 +128,35 @@ func parseUUID(s string) (id [16]byte, ok bool) {
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return id, false
 	}
-	n := 0
-	for i := 0; i < len(s); i += 2 {
-		if s[i] == '-' && (i == 8 || i == 13 || i == 18 || i == 23) {
-			i++
-		}
-		if i+1 >= len(s) || hexDigits[s[i]]|hexDigits[s[i+1]] != 0 {
-			return id, false
-		}
-		id[n] = hexValue(s[i])<<4 | hexValue(s[i+1])
-		n++
+	var all byte
+	for n, at := range uuidBytes {
+		high, low := hexValues[s[at]], hexValues[s[at+1]]
+		all |= high | low
+		id[n] = high<<4 | low
 	}
-	return id, n == len(id)
+	return id, all&noDigit == 0
 }
 
-// hexValue is that of a lower-case digit.
-func hexValue(c byte) byte {
-	if c <= '9' {
-		return c - '0'
+// uuidBytes are where the bytes of a UUID stand in its text.
+var uuidBytes = [16]uint8{0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34} //nolint:gochecknoglobals // a table
+
+// hexValues are those of lower-case digits; noDigit for everything else.
+var hexValues = valueHex() //nolint:gochecknoglobals // a table
+
+const noDigit = 0x80
+
+func valueHex() (values [256]byte) {
+	for c := range values {
+		switch {
+		case c >= '0' && c <= '9':
+			values[c] = byte(c) - '0'
+		case c >= 'a' && c <= 'f':
+			values[c] = byte(c) - 'a' + 10
+		default:
+			values[c] = noDigit
+		}
 	}
-	return c - 'a' + 10
+	return values
 }
 
 func parseExpiration(s string) (int64, string) {

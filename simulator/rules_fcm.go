@@ -236,19 +236,27 @@ func validFCMToken(token string) bool {
 	if token == "" || len(token) > maxFCMToken {
 		return false
 	}
-	for i := range len(token) {
-		if !fcmTokenBytes[token[i]] {
-			return false
-		}
+	var bad byte // of eight at a time: a branch for each would cost more
+	for len(token) >= 8 {
+		bad |= fcmTokenBytes[token[0]] | fcmTokenBytes[token[1]] | fcmTokenBytes[token[2]] | fcmTokenBytes[token[3]] |
+			fcmTokenBytes[token[4]] | fcmTokenBytes[token[5]] | fcmTokenBytes[token[6]] | fcmTokenBytes[token[7]]
+		token = token[8:]
 	}
-	return true
+	for i := range len(token) {
+		bad |= fcmTokenBytes[token[i]]
+	}
+	return bad == 0
 }
 
+// fcmTokenBytes is 0 for what may stand in a token.
 var fcmTokenBytes = allowBytes("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_:.*") //nolint:gochecknoglobals // a table
 
-func allowBytes(allowed string) (table [256]bool) {
+func allowBytes(allowed string) (table [256]byte) {
+	for i := range table {
+		table[i] = 1
+	}
 	for i := range len(allowed) {
-		table[allowed[i]] = true
+		table[allowed[i]] = 0
 	}
 	return table
 }
