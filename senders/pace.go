@@ -166,25 +166,36 @@ func (p *pacer) giveBack() {
 	}
 }
 
-// wait is how long a push behind queued others would wait, in microseconds. A ramp goes on rising meanwhile.
+// wait is how long a push behind queued others would wait, in microseconds, if nothing more is refused: a ramp goes on rising
+// meanwhile, and so does a rate that fell. A storm that goes on makes it longer, which overdue ends.
 func (p *pacer) wait(nowUS int64, queued int) int64 {
 	wait := max(p.pausedUntilUS-nowUS, 0)
 	if p.rate == 0 {
 		return wait
 	}
 	need := max(float64(queued+1)-p.tokens, 0)
-	rate := p.now()
-	if p.ramp > 0 && rate < p.rate {
+	rate, slope := p.now(), p.slope()
+	if slope > 0 {
 		// need = rate·t + slope·t²/2 while it rises, for as long as the rise takes.
-		slope := p.limit / p.ramp
-		top := (p.rate - rate) / slope
-		risen := (rate + p.rate) / 2 * top
+		top := (p.limit - rate) / slope
+		risen := (rate + p.limit) / 2 * top
 		if need > risen {
-			return wait + int64((top+(need-risen)/p.rate)*1e6)
+			return wait + int64((top+(need-risen)/p.limit)*1e6)
 		}
 		return wait + int64(solveRise(rate, slope, need)*1e6)
 	}
 	return wait + int64(need/rate*1e6)
+}
+
+// slope is how fast the rate in force rises, pushes a second in a second; zero: it is at its limit.
+func (p *pacer) slope() float64 {
+	switch {
+	case p.now() >= p.limit:
+		return 0
+	case p.ramp > 0 && p.warm < p.limit:
+		return min(p.limit/p.ramp, rise*p.limit)
+	}
+	return rise * p.limit
 }
 
 // longestWait bounds a turn: the rate may rise meanwhile.
@@ -194,8 +205,8 @@ const longestWait = int64(15 * time.Minute / time.Microsecond)
 // rate, not all at once.
 func (p *pacer) reserve(nowUS, least int64) int64 {
 	p.slotUS = max(p.slotUS, nowUS+least)
-	if rate := p.now(); rate > 0 {
-		p.slotUS += int64(1e6 / rate)
+	if rate := min(p.now()+p.slope()*float64(p.slotUS-nowUS)/1e6, p.limit); rate > 0 {
+		p.slotUS += int64(1e6 / rate) // as it will be by then
 	}
 	p.slotUS = min(p.slotUS, nowUS+max(longestWait, least))
 	return p.slotUS - nowUS

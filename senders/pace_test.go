@@ -237,3 +237,30 @@ func TestABrokenConnectionIsOneSign(t *testing.T) {
 		t.Error("want a pause when connection after connection breaks, and nothing is answered")
 	}
 }
+
+// TestWhatWaitsBehindAFallComesBackWithTheRate: a thousand sends of a broadcast stand there when the storm takes the rate to nearly nothing.
+// Neither may they be sent away for the quarter of an hour that they would take at that rate, nor may their turns lie so far off.
+func TestWhatWaitsBehindAFallComesBackWithTheRate(t *testing.T) {
+	t.Parallel()
+	for name, p := range map[string]pacer{"without a ramp": newPacer(2_000), "after a ramp": newPacer(2_000).ramped(time.Minute)} {
+		now, w := 1000*second, &wire{latencyUS: 20 * millisecond}
+		w.run(&p, &now, 70, taken)
+		w.run(&p, &now, 10, slowDown)
+		if rate := p.now(); rate > 200 {
+			t.Fatalf("%s: want a rate near nothing, got %.0f", name, rate)
+		}
+		if wait := p.wait(now, 1_000); wait > 15*second {
+			t.Errorf("%s: want a thousand let through within 15 s of its end, got %d s", name, wait/second)
+		}
+		last := int64(0)
+		for range 1_000 {
+			last = p.reserve(now, 0)
+		}
+		if last < 2*second || last > 15*second {
+			t.Errorf("%s: want their turns spread over some seconds, got %d µs", name, last)
+		}
+		if after, _ := w.run(&p, &now, 60, taken); after[59] < 1_900 {
+			t.Errorf("%s: want 95 %% a minute after its end, got %v", name, after)
+		}
+	}
+}

@@ -305,6 +305,10 @@ func (s *Sender) try(a *account, r *round, now int64) tried {
 			return emptied
 		}
 		a.held = a.why(now)
+		if now-f.seenUS > s.options.MaxWait.Microseconds() { // the rate did not rise as it was thought to
+			s.overdue(a, f, r, now)
+			return went
+		}
 		return tooFast
 	}
 	f.limit = a.held
@@ -353,6 +357,18 @@ func (s *Sender) next(a *account, r *round) (f *flight, state tried) {
 		r.drop = append(r.drop, a.queue.pop())
 	}
 	return nil, went
+}
+
+// overdue puts off the send that would go next, after it has waited here in vain. It comes back when the first tier's time is over, at
+// the soonest. Sender.mu is held.
+func (s *Sender) overdue(a *account, f *flight, r *round, now int64) {
+	if f.apart {
+		a.apart.queue.pop()
+	} else {
+		a.queue.pop()
+	}
+	s.queued--
+	r.put = append(r.put, held{f: f, by: a.held, waitUS: a.reserve(now, s.policy.tiers[0])})
 }
 
 // probing reports whether the queue of a parked account is its one probe.

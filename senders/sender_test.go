@@ -769,6 +769,50 @@ func TestAnOutageMovesSendsToATierInsteadOfTryingThemAll(t *testing.T) {
 	})
 }
 
+// TestAStormKeepsNobodyInMemoryForLong: what was queued when the rate fell leaves for a tier when it has waited as long as it may, and is
+// delivered when the storm is over.
+func TestAStormKeepsNobodyInMemoryForLong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, schemas.Direct, func(o *senders.Options) { o.Rate = 100 })
+		defer b.sender.Close()
+		b.credentials("campus")
+		b.provider.answer = func(*senders.Request) *senders.Result {
+			return &senders.Result{Verdict: senders.FCMVerdict(429, "QUOTA_EXCEEDED", false), Status: 429, Reason: "QUOTA_EXCEEDED", LatencyUS: 5}
+		}
+		const n = 300
+		for i := range int64(n) {
+			b.deliver(t.Context(), b.direct(i, "campus", fmt.Sprint(i), nil))
+		}
+		time.Sleep(5 * time.Second) //nolint:forbidigo // the bubble's clock
+		synctest.Wait()
+		var back []schemas.Record
+		for i := range int64(n) {
+			if len(b.done.of(i)) == 0 {
+				t.Fatalf("send %d: want it put off after 2 s, and it waits still", i)
+			}
+			r, e := b.retryOf(i, n+i)
+			if wait := e.NotBeforeUs - time.Now().UnixMicro(); wait > 90e6 {
+				t.Fatalf("send %d: want it back within minutes, got %d s", i, wait/1e6)
+			}
+			back = append(back, r)
+		}
+		if pushed := len(b.provider.pushed()); pushed > n/3 {
+			t.Errorf("want most of them not pushed into the storm, got %d of %d", pushed, n)
+		}
+		b.provider.answer = yes
+		time.Sleep(2 * time.Minute) //nolint:forbidigo // the bubble's clock
+		b.deliver(t.Context(), back...)
+		time.Sleep(10 * time.Second) //nolint:forbidigo // the bubble's clock
+		synctest.Wait()
+		for i := range int64(n) {
+			if len(b.done.of(n+i)) == 0 {
+				t.Fatalf("send %d: want it delivered after the storm, or put off once more", i)
+			}
+		}
+	})
+}
+
 // TestOneAppsSilenceLeavesRoomForAnother fills an app's share with pushes that are never answered.
 func TestOneAppsSilenceLeavesRoomForAnother(t *testing.T) {
 	t.Parallel()
