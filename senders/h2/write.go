@@ -81,7 +81,7 @@ func (l *link) write() {
 			}
 			_ = l.conn.SetWriteDeadline(time.Now().Add(patience))
 			if _, err := l.conn.Write(out[:n]); err != nil {
-				l.fail(err, NoError, &spare)
+				l.listen(&spare)
 				return
 			}
 			out = out[n:]
@@ -94,5 +94,26 @@ func (l *link) write() {
 			l.spare = nil
 			l.c.mu.Unlock()
 		}
+	}
+}
+
+// lastWords is how long the answers that came before a write failed may take to be read.
+const lastWords = time.Second
+
+// listen lets read take what the peer had said when it went, before a write finds out that it has gone: answers are among it, and would be
+// asked for again. It returns when the link is dead, which read's own failure makes it.
+func (l *link) listen(spare *[]outcome) {
+	l.c.mu.Lock()
+	l.draining = true // it takes nothing more
+	dead := l.dead
+	l.c.pump()
+	l.c.unlock(spare)
+	_ = l.conn.SetReadDeadline(time.Now().Add(lastWords))
+	for !dead {
+		<-l.wake
+		l.c.mu.Lock()
+		l.kicked = false
+		dead = l.dead
+		l.c.mu.Unlock()
 	}
 }
