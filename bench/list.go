@@ -86,8 +86,18 @@ func benchmarks(devices int) []benchmark {
 				"a process that burns as much CPU", sizeName(devices)),
 			(*harness).fair,
 		},
+		{
+			[]string{stormFall, stormRecovery, stormRefused, stormAPNS},
+			"`campanile up`: a broadcast at an FCM quota of 2,000 a second; FCM answers 429 to all for 20 s, APNs to a fifth of the tokens",
+			(*harness).storm,
+		},
+		{
+			[]string{deadFirst, deadSecond},
+			"`campanile up`: two broadcasts to an audience of which a tenth of the tokens are dead",
+			(*harness).dead,
+		},
 	}
-	at := len(all) - 1 // before the pipeline
+	at := slices.IndexFunc(all, func(b benchmark) bool { return b.rows[0] == pipeline+"/cpu_us" }) // the senders' grid goes before the pipeline
 	all = slices.Insert(all, at, append(grid(), memory(schemas.APNS), memory(schemas.FCM))...)
 	return slices.Concat(all, scaleBenchmarks(onEmbedded, 10_000, 100_000, 1_000_000, 10_000_000), pages(), onKafka(devices))
 }

@@ -74,13 +74,13 @@ func (u *running) rounds(ctx context.Context, name string) ([]Row, error) {
 	}, nil
 }
 
-// startPipeline starts a simulator and `campanile up` on it. end ends both, the pipeline first.
-func (h *harness) startPipeline(ctx context.Context) (up *runningUp, end func() error, err error) {
+// startPipeline starts a simulator and `campanile up` on it. end ends both, the pipeline first. more are flags of `campanile up`.
+func (h *harness) startPipeline(ctx context.Context, more ...string) (up *runningUp, end func() error, err error) {
 	p, err := h.newProvider(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if up, err = h.startUp(ctx, p); err != nil {
+	if up, err = h.startUp(ctx, p, more...); err != nil {
 		return nil, nil, errors.Join(err, p.child.end())
 	}
 	return up, func() error { return errors.Join(up.stop(), p.child.end()) }, nil
@@ -110,7 +110,7 @@ type running struct {
 // pipelinePatience is how long a start, and a round without any progress, may take.
 const pipelinePatience = 5 * time.Minute
 
-func (h *harness) startUp(ctx context.Context, p *provider) (*runningUp, error) {
+func (h *harness) startUp(ctx context.Context, p *provider, more ...string) (*runningUp, error) {
 	data := filepath.Join(h.dir, "data")
 	u := &runningUp{running: running{h: h, p: p, masterKey: filepath.Join(data, "master.key")}, data: data, ended: make(chan error, 1)}
 	u.parts = func() (map[string][]int, error) {
@@ -131,7 +131,7 @@ func (h *harness) startUp(ctx context.Context, p *provider) (*runningUp, error) 
 	if h.Library != "" {
 		args = append(args, "--clickhouse-library", h.Library)
 	}
-	u.cmd = h.Command(ctx, args...)
+	u.cmd = h.Command(ctx, append(args, more...)...)
 	u.cmd.Cancel = func() error { return u.cmd.Process.Signal(syscall.SIGTERM) }
 	u.cmd.WaitDelay = childPatience
 	u.cmd.Stderr = h.Out
