@@ -80,6 +80,10 @@ faults: ## push FAULT_PUSHES (1000000) through a sender under every fault of a p
 bench: build ## measure, as ratios in one run, into build/bench.json (ONLY=regexp for a part)
 	build/campanile bench --out build/bench.json --only '$(ONLY)'
 
+.PHONY: explain
+explain: ## print how PostgreSQL reads a page of an audience (EXPLAIN (ANALYZE, BUFFERS)); fails unless it is a scan of the key alone
+	go test ./projections/cockroach -count 1 -v -run 'TestPagesAreRangeScans'
+
 .PHONY: import-demo
 import-demo: ## import an AirNotifier of TOKENS (1000000) records with every dirt, twice, and try every key
 	IMPORT_TOKENS=$(TOKENS) go test ./cmd/campanile -run TestALargeAirNotifierMovesOver -v -count 1 -timeout 30m

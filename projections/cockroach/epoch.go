@@ -105,7 +105,24 @@ func (b *building) create(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.s.db.RunTx(ctx, writing(), func(tx pgx.Tx) error { return b.s.putApplied(ctx, tx, b.t) })
+	return b.s.db.RunTx(ctx, writing(), func(tx pgx.Tx) error {
+		if err := b.s.cover(ctx, tx, b.t); err != nil {
+			return err
+		}
+		return b.s.putApplied(ctx, tx, b.t)
+	})
+}
+
+// cover gives an audience without rows, on PostgreSQL, a key that pages are read from alone. A store of an older version gets it with its
+// next rebuild: on tables with rows it would hold everybody up.
+func (s *Store) cover(ctx context.Context, tx pgx.Tx, t tables) error {
+	if s.db.Dialect != PostgreSQL {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, t.sql(sqlCover)); err != nil {
+		return fmt.Errorf("cover the audience: %w", err)
+	}
+	return nil
 }
 
 // dropLeftovers drops every epoch that is neither active, kept, nor this one.

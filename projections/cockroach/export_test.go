@@ -10,3 +10,9 @@ func BreakOff(e projections.Epoch, at func(step string) error) bool {
 	}
 	return ok
 }
+
+// Statements of a page, in the order in which they are executed.
+const (
+	SQLInOrder = sqlInOrder
+	SQLPage    = sqlPage
+)

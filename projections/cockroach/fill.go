@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -36,8 +37,7 @@ func (s *Store) Fill(ctx context.Context, rows iter.Seq[projections.Filled]) err
 	for i, c := range copies {
 		inputs[i] = make(chan []projections.Filled, 4)
 		group.Go(func() error {
-			source := &copySource{in: inputs[i], values: c.values}
-			if _, err := s.pool.CopyFrom(filling, pgx.Identifier{t.sql(c.table)}, c.columns, source); err != nil {
+			if err := s.copyInto(filling, t, c, inputs[i]); err != nil {
 				return fmt.Errorf("copy into %s: %w", c.table, judge(err))
 			}
 			return nil
@@ -47,12 +47,54 @@ func (s *Store) Fill(ctx context.Context, rows iter.Seq[projections.Filled]) err
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("fill the device store: %w", err)
 	}
-	if s.db.Dialect == PostgreSQL {
-		if _, err := s.pool.Exec(ctx, t.sql(sqlVacuum)); err != nil {
-			return fmt.Errorf("vacuum the device store: %w", err)
-		}
+	if s.db.Dialect != PostgreSQL {
+		return nil
+	}
+	if err := s.vacuum(ctx, t); err != nil {
+		return fmt.Errorf("vacuum the device store: %w", err)
 	}
 	return nil
+}
+
+// vacuum does what autovacuum would in time. Who has an older snapshot, as autovacuum itself may, keeps it from being done; soon he is gone.
+func (s *Store) vacuum(ctx context.Context, t tables) error {
+	for tries := 0; ; tries++ {
+		if _, err := s.pool.Exec(ctx, t.sql(sqlVacuum)); err != nil {
+			return err
+		}
+		var hidden int64
+		if err := s.pool.QueryRow(ctx, t.sql(sqlHidden)).Scan(&hidden); err != nil {
+			return err
+		}
+		if hidden == 0 {
+			return nil
+		}
+		if tries == vacuums {
+			return fmt.Errorf("%d pages of the audience are not visible to all", hidden)
+		}
+		if err := wait(ctx, vacuumEvery); err != nil {
+			return err
+		}
+	}
+}
+
+// How often, and after how long, a vacuum is tried again: a minute in all.
+const (
+	vacuums     = 60
+	vacuumEvery = time.Second
+)
+
+// copyInto copies a table's rows in one transaction, which is not tried again.
+func (s *Store) copyInto(ctx context.Context, t tables, c copied, in <-chan []projections.Filled) error {
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if s.db.Dialect == PostgreSQL {
+			if _, err := tx.Exec(ctx, sqlFlushed); err != nil {
+				return err
+			}
+		}
+		_, err := tx.CopyFrom(ctx, pgx.Identifier{t.sql(c.table)}, c.columns, &copySource{in: in, values: c.values})
+		return err
+	})
 }
 
 // deal hands every batch of rows to every input, and closes them: of an error too, since a copy waits for no context.

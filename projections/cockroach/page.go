@@ -22,6 +22,11 @@ func (s *Store) Page(ctx context.Context, q schemas.PageQuery, page *schemas.Pag
 	if err := projections.CheckQuery(&q); err != nil {
 		return err
 	}
+	memory, _ := s.runs.Get().(*runs)
+	if memory == nil {
+		memory = &runs{}
+	}
+	defer s.runs.Put(memory)
 	err := s.read(ctx, func(tx pgx.Tx, t tables) error {
 		page.Reset() // fn may run again
 		page.Next = q.After
@@ -34,7 +39,12 @@ func (s *Store) Page(ctx context.Context, q schemas.PageQuery, page *schemas.Pag
 				return schemas.ErrBehind
 			}
 		}
-		return t.fill(ctx, tx, &q, page)
+		if s.db.Dialect == PostgreSQL {
+			if _, err := tx.Exec(ctx, sqlInOrder); err != nil {
+				return err
+			}
+		}
+		return t.fill(ctx, tx, &q, page, memory.of(len(q.Channels)))
 	})
 	if errors.Is(err, schemas.ErrBehind) {
 		return schemas.ErrBehind
@@ -46,7 +56,7 @@ func (s *Store) Page(ctx context.Context, q schemas.PageQuery, page *schemas.Pag
 }
 
 // fill reads one row more than wanted of each channel: what is left after the merge says whether the page is the last.
-func (t tables) fill(ctx context.Context, tx pgx.Tx, q *schemas.PageQuery, page *schemas.Page) error {
+func (t tables) fill(ctx context.Context, tx pgx.Tx, q *schemas.PageQuery, page *schemas.Page, runs []run) error {
 	var words projections.Words
 	if len(q.Channels) == 1 {
 		more := false
@@ -61,10 +71,9 @@ func (t tables) fill(ctx context.Context, tx pgx.Tx, q *schemas.PageQuery, page 
 		finish(page, !more)
 		return nil
 	}
-	runs := make([]schemas.Page, len(q.Channels))
 	for i, channel := range q.Channels {
 		err := t.rows(ctx, tx, q, channel, func(token []byte, env schemas.Environment, at int64, platform []byte) {
-			runs[i].Add(token, env, at, words.Of(platform))
+			runs[i].add(token, env, at, words.Of(platform))
 		})
 		if err != nil {
 			return err
@@ -72,6 +81,48 @@ func (t tables) fill(ctx context.Context, tx pgx.Tx, q *schemas.PageQuery, page 
 	}
 	finish(page, merge(runs, q.Limit, page))
 	return nil
+}
+
+// run is what is left of a channel's rows. shards are those of the page's devices: a comparison needs them, and they are a hash.
+type run struct {
+	page   schemas.Page
+	shards []uint32
+	next   int
+}
+
+// runs are the memory of a page's runs, used again.
+type runs struct{ list []run }
+
+// of is n empty runs.
+func (r *runs) of(n int) []run {
+	for len(r.list) < n {
+		r.list = append(r.list, run{})
+	}
+	for i := range r.list[:n] {
+		at := &r.list[i]
+		at.page.Reset()
+		at.shards, at.next = at.shards[:0], 0
+	}
+	return r.list[:n]
+}
+
+func (r *run) add(token []byte, env schemas.Environment, at int64, platform string) {
+	r.page.Add(token, env, at, platform)
+	r.shards = append(r.shards, schemas.Shard(token))
+}
+
+func (r *run) left() bool { return r.next < len(r.shards) }
+
+// compare orders the next devices of two runs, which have one.
+func (r *run) compare(o *run) int {
+	if a, b := r.shards[r.next], o.shards[o.next]; a != b {
+		return cmp.Compare(a, b)
+	}
+	a, b := &r.page.Devices[r.next], &o.page.Devices[o.next]
+	if order := bytes.Compare(a.Token, b.Token); order != 0 {
+		return order
+	}
+	return cmp.Compare(a.Environment, b.Environment)
 }
 
 // rows reads a channel's audience after q.After, up to one row more than q.Limit.
@@ -98,28 +149,26 @@ func (t tables) rows(ctx context.Context, tx pgx.Tx, q *schemas.PageQuery, chann
 }
 
 // merge moves up to limit devices from the runs into page, in key order, each once. It reports whether nothing is left.
-func merge(runs []schemas.Page, limit int, page *schemas.Page) (done bool) {
+func merge(runs []run, limit int, page *schemas.Page) (done bool) {
 	for {
-		var least *schemas.AudienceDevice
+		var least *run
 		for i := range runs {
-			if rest := runs[i].Devices; len(rest) > 0 && (least == nil || compare(&rest[0], least) < 0) {
-				least = &rest[0]
+			if r := &runs[i]; r.left() && (least == nil || r.compare(least) < 0) {
+				least = r
 			}
 		}
 		if least == nil || len(page.Devices) == limit {
 			return least == nil
 		}
-		page.Add(least.Token, least.Environment, least.RegisteredAtUS, least.Platform)
+		d := &least.page.Devices[least.next]
+		page.Add(d.Token, d.Environment, d.RegisteredAtUS, d.Platform)
 		for i := range runs {
-			if rest := runs[i].Devices; len(rest) > 0 && compare(&rest[0], least) == 0 {
-				runs[i].Devices = rest[1:]
+			if r := &runs[i]; r != least && r.left() && r.compare(least) == 0 {
+				r.next++
 			}
 		}
+		least.next++
 	}
-}
-
-func compare(a, b *schemas.AudienceDevice) int {
-	return cmp.Or(cmp.Compare(schemas.Shard(a.Token), schemas.Shard(b.Token)), bytes.Compare(a.Token, b.Token), cmp.Compare(a.Environment, b.Environment))
 }
 
 func finish(page *schemas.Page, done bool) {

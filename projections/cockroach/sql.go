@@ -52,6 +52,16 @@ ON CONFLICT (app, channel, transport, shard, token, environment) DO UPDATE SET r
 (SELECT i.app, i.channel, i.transport, i.shard, i.token, i.environment
 FROM unnest($1::TEXT[], $2::INT8[], $3::INT8[], $4::BYTEA[], $5::TEXT[], $6::INT8[]) AS i(app, transport, environment, token, channel, shard))`
 
+	// sqlInOrder leaves the planner of PostgreSQL, which alone is told, the scan of an index for the rest of the transaction. Where it holds
+	// the rest of a channel for a large part of the table, it would read all of that, and sort it, for every page.
+	sqlInOrder = `SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off`
+
+	// sqlFlushed makes PostgreSQL's log of a transaction be written before its end, without which a VACUUM right after it leaves all as it is.
+	sqlFlushed = `SET LOCAL synchronous_commit = on`
+
+	// sqlHidden is how many pages of the table PostgreSQL would look into to know whether their rows are there.
+	sqlHidden = `SELECT relpages - relallvisible FROM pg_class WHERE oid = 'audience'::REGCLASS`
+
 	// $4 to $6 are the cursor, and no token is empty: (shard, '', 0) stands before all of a shard.
 	sqlPage = `SELECT token, environment, registered_at_us, platform FROM audience
 WHERE app = $1 AND channel = $2 AND transport = $3 AND (shard, token, environment) > ($4::INT8, $5::BYTEA, $6::INT8) AND shard < $7

@@ -71,12 +71,12 @@ const (
 // tables are those of one epoch.
 type tables struct{ epoch int64 }
 
-var rowTables = regexp.MustCompile(`\b(devices|subscriptions|audience|applied)\b`)
+var rowTables = regexp.MustCompile(`\b(devices|subscriptions|audience|applied)(_pkey)?\b`)
 
 // sql is a statement of the catalogue about this epoch's tables.
 func (t tables) sql(statement string) string {
 	if t.epoch == 0 {
 		return statement
 	}
-	return rowTables.ReplaceAllString(statement, "${1}_e"+strconv.FormatInt(t.epoch, 10))
+	return rowTables.ReplaceAllString(statement, "${1}_e"+strconv.FormatInt(t.epoch, 10)+"${2}")
 }

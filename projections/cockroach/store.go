@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -34,6 +35,7 @@ type Store struct {
 	db     Transactor
 	layout schemas.Layout
 	lease  time.Duration
+	runs   sync.Pool // of *runs: memory of pages
 }
 
 var _ projections.Epochs = (*Store)(nil)
@@ -76,8 +78,14 @@ func (s *Store) prepare(ctx context.Context, log *slog.Logger) error {
 
 // checkLayout writes the layout at the first start and refuses another one later.
 func (s *Store) checkLayout(ctx context.Context, tx pgx.Tx) error {
-	if _, err := tx.Exec(ctx, sqlPutLayout, int64(s.layout.Partitions)); err != nil {
+	first, err := tx.Exec(ctx, sqlPutLayout, int64(s.layout.Partitions))
+	if err != nil {
 		return fmt.Errorf("write the layout: %w", err)
+	}
+	if first.RowsAffected() == 1 {
+		if err := s.cover(ctx, tx, tables{}); err != nil {
+			return err
+		}
 	}
 	var partitions int64
 	if err := tx.QueryRow(ctx, sqlLayout).Scan(&partitions); err != nil {
