@@ -46,6 +46,9 @@ type DeliverOptions struct {
 	Topics []schemas.Topic // of one transport and lane: sends and its retry tiers
 	Stage  string          // in log lines and metrics
 	Window int             // records in flight for each partition; 0: 8192
+	// Total bounds the records that were given and are not completed over all partitions; 0: 24,000. Beyond it each partition goes on
+	// with its equal part.
+	Total int
 	// NotBefore is when the time of a record of a retry tier comes, in Unix microseconds; nil, or 0: now. The records behind it in
 	// its partition wait with it. First sends are not asked about: theirs is now.
 	NotBefore func(schemas.Record) int64
@@ -57,6 +60,7 @@ type DeliverOptions struct {
 
 const (
 	defaultWindow  = 8192
+	defaultTotal   = 24_000
 	commitEvery    = time.Second
 	drainPushing   = time.Second     // at a revocation, for everything to finish
 	drainAnswers   = 8 * time.Second // and then, with no new pushes, for what was pushed to be answered
@@ -81,6 +85,9 @@ func (l *Log) RunDeliver(ctx context.Context, o DeliverOptions, d Deliverer) err
 	if o.Window <= 0 {
 		o.Window = defaultWindow
 	}
+	if o.Total <= 0 {
+		o.Total = defaultTotal
+	}
 	if o.Owner == "" {
 		o.Owner = l.cfg.ClientID
 	}
@@ -98,6 +105,7 @@ func (l *Log) RunDeliver(ctx context.Context, o DeliverOptions, d Deliverer) err
 			windows: map[place]*window{},
 			dirty:   make(chan struct{}, 1), urgent: make(chan struct{}, 1), settled: make(chan struct{}, 1),
 			heard: newHeard(l.cfg.SessionTimeout / 2),
+			crowd: crowd{most: int64(o.Total)},
 		}
 		s.rememberer, _ = d.(Rememberer)
 		s.sharer, _ = d.(Sharer)
@@ -135,6 +143,7 @@ type delivery struct {
 	client     *kgo.Client
 	fail       context.CancelCauseFunc
 	heard      *heard
+	crowd      crowd
 
 	pool                   sync.Pool     // *outcomes
 	dirty, urgent, settled chan struct{} // one value: outcomes wait; some window's are many; something was acknowledged
@@ -297,9 +306,9 @@ func (d *delivery) deliverAll() {
 		if w.isReady() {
 			d.deliver(w, now)
 		}
-		enough := d.o.Window / 2 // a window's worth is fetched ahead
+		enough := min(d.o.Window/2, d.o.Total/8) // a window's worth is fetched ahead
 		if w.paused {
-			enough = d.o.Window / 8
+			enough /= 4
 		}
 		d.pause(w, w.backlog.len() > enough || w.wake > 0)
 	}

@@ -6,11 +6,11 @@ import (
 	"github.com/campanile-push/campanile/schemas"
 )
 
-// full reports whether the window waits until half of it is free.
+// full reports whether the window waits: until half of it is free, or for room among all.
 func (w *window) full() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.waiting
+	return w.waiting || !w.session.crowd.room(w.pushing)
 }
 
 func (w *window) isReady() bool {
@@ -49,10 +49,14 @@ func (d *delivery) take(w *window, nowUS int64) (taken int, room bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	skipped := 0
+	crowded := false
 	for i := range w.backlog.len() {
 		r := w.backlog.at(i)
 		if w.ring.n >= d.o.Window {
 			w.waiting = true
+			break
+		}
+		if crowded = !d.crowd.room(w.pushing); crowded {
 			break
 		}
 		if r.Attrs.IsControl() {
@@ -81,7 +85,7 @@ func (d *delivery) take(w *window, nowUS int64) (taken int, room bool) {
 	if skipped > 0 {
 		d.meter.skipped.Add(float64(skipped))
 	}
-	return taken, !w.waiting
+	return taken, !w.waiting && !crowded
 }
 
 // begin gives w.batch to the handler. n of its records are begun or dead letters; err says why the others are not.
@@ -131,6 +135,7 @@ func (d *delivery) giveBack(w *window, taken, begun int, err error, now time.Tim
 				w.skip[e.offset] = e.proof // it is found done once more
 			} else if e.state == given {
 				w.pushing--
+				d.crowd.given.Add(-1)
 			}
 			w.ring.n--
 		}

@@ -25,6 +25,7 @@ func (d *delivery) assigned(_ context.Context, client *kgo.Client, partitions ma
 		}
 		w.ctx, w.cancel = context.WithCancel(context.WithoutCancel(d.life))
 		d.windows[at] = w
+		d.crowd.windows.Store(int64(len(d.windows)))
 		d.log.Debug("partition assigned", "topic", at.topic, "partition", at.partition, "generation", generation)
 	})
 }
@@ -124,16 +125,21 @@ func (d *delivery) forget(windows []*window) {
 	for _, w := range windows {
 		w.closed.Store(true)
 		w.mu.Lock()
-		w.lost = true
+		if !w.lost {
+			w.lost = true
+			d.crowd.given.Add(-int64(w.pushing))
+		}
 		w.mu.Unlock()
 		w.cancel()
 		d.mu.Lock()
 		if d.windows[w.at] == w {
 			delete(d.windows, w.at)
 		}
+		d.crowd.windows.Store(int64(len(d.windows)))
 		d.mu.Unlock()
 		d.log.Debug("partition released", "topic", w.at.topic, "partition", w.at.partition)
 	}
+	d.wakeLoop() // their part is free
 	d.share()
 }
 

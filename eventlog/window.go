@@ -132,6 +132,7 @@ func (w *window) Complete(offset int64, say func(out *schemas.Out)) {
 	}
 	e.state = completed
 	w.pushing--
+	w.session.crowd.given.Add(-1)
 	o := w.filling
 	if o == nil {
 		o = w.session.newOutcomes(w)
@@ -157,6 +158,7 @@ func (w *window) admit(offset int64) bool {
 	}
 	w.ring.push(inFlight{offset: offset, proof: proof{topic: -1}})
 	w.pushing++
+	w.session.crowd.given.Add(1)
 	return true
 }
 
@@ -188,9 +190,9 @@ func (w *window) acknowledged(o *outcomes) (room bool) {
 	w.ring.advance()
 	if w.waiting && w.ring.n <= w.session.o.Window/2 {
 		w.waiting = false
-		return true
+		room = true
 	}
-	return false
+	return w.session.crowd.told(w.pushing) || room
 }
 
 // position is what can be committed: the lowest offset that is not done, and where its mark stands. reached is how far the topics of

@@ -226,6 +226,11 @@ func (p *process) startSender(t schemas.Transport) error {
 	catalog := senders.NewCatalog()
 	broadcasts := p.log.Follow(name+".broadcasts", catalog.ApplyBroadcasts, schemas.Broadcasts)
 	p.follow(name+".broadcasts", broadcasts)
+	const ahead = 6 // times what is in flight: two seconds' lead of a project at FCM's quota, so that small broadcasts find their turn
+	inMemory := p.cfg.Senders.InMemory
+	if inMemory == 0 {
+		inMemory = ahead * p.cfg.Senders.InFlight
+	}
 	for _, lane := range schemas.Lanes {
 		stage := name + "." + lane.Word()
 		var apps *eventlog.Following
@@ -250,7 +255,7 @@ func (p *process) startSender(t schemas.Transport) error {
 		group := schemas.SenderGroup(t, lane)
 		p.member(stage, group, func(ctx context.Context) error {
 			return p.log.RunDeliver(ctx, eventlog.DeliverOptions{
-				Stage: stage, Group: group, Topics: topics, Window: p.cfg.Senders.Window,
+				Stage: stage, Group: group, Topics: topics, Window: p.cfg.Senders.Window, Total: inMemory,
 				NotBefore: sender.NotBefore, LookBack: p.lookBack(),
 			}, sender)
 		})

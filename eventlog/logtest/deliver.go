@@ -257,6 +257,27 @@ func testWindow(t *testing.T, b *bench) {
 	eventually(t, "the offset is committed", func() bool { return b.committed(t, 1) == 20 })
 }
 
+func testTotal(t *testing.T, b *bench) {
+	const n, most = 300, 50
+	tokens := b.request(t, 1, 0, n)
+	o := sender()
+	o.Total = most
+	h := newPusher()
+	b.deliver(t, b.log, o, h)
+	eventually(t, "as many are pushed as may be", func() bool { return h.pushed() >= most })
+	other := b.request(t, 2, 0, 1)
+	eventually(t, "another partition has its part", func() bool { return h.has(other[0]) })
+	for i, token := range tokens {
+		eventually(t, "the next one is pushed", func() bool { return h.has(token) })
+		if in := h.pushed() - i; in > most+1 {
+			t.Fatalf("want at most %d in memory and the other partition's, got %d", most, in)
+		}
+		h.take(token).finish()
+	}
+	h.take(other[0]).finish()
+	eventually(t, "the group is at the end", func() bool { return b.lag(t, o.Group, o.Topics...) == 0 })
+}
+
 func testNotBefore(t *testing.T, b *bench) {
 	later := time.Now().Add(2 * time.Second)
 	held := b.device(1, 0)

@@ -45,6 +45,7 @@ func RunSuite(t *testing.T, place func(tb testing.TB) eventlog.Config) {
 		"FollowersReachEndsWithNothingLeft":     testEmptyEnds,
 		"CommitIsContiguous":                    testContiguous,
 		"FullWindowWaits":                       testWindow,
+		"FullMemoryLeavesEachPartitionItsPart":  testTotal,
 		"NotBeforeHoldsOnePartition":            testNotBefore,
 		"StopLosesAndRepeatsNothing":            testStop,
 		"StopWaitsForAnswersToWhatWasPushed":    testStopWaits,
