@@ -30,7 +30,7 @@ const (
 	stormWindow  = 2 * time.Second  // over which a rate is taken
 	stormLook    = 20 * time.Millisecond
 	stormEnough  = 0.95
-	stormDevices = 600_000 // two of three are FCM's: enough for a rise over a minute, a storm and the minute after it
+	stormDevices = 360_000 // two of three are FCM's: enough for a rise over a minute, a storm and the minute after it
 )
 
 // stormKind is how the provider refuses.

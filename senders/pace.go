@@ -1,6 +1,9 @@
 package senders
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // FCMQuota is the default quota of an FCM project in pushes a second: 600,000 messages a minute (Google, "Throttling and quotas").
 const FCMQuota = 10_000
@@ -19,11 +22,16 @@ const (
 	second       = int64(time.Second / time.Microsecond)
 )
 
-// When 429 answers are a sign that the rate is too high, and not one device's own limit, which FCM reports with the same code:
-// three in a row, or a twentieth of a second's answers and three at least.
+// When 429 answers are a sign that the rate is too high, and not the own limit of some devices, which FCM reports with the same code:
+// a twentieth of a second's answers, and so many that chance does not make them of devices that are half as many; or so many in a row.
+// Of many answers, chance makes a row of three sooner.
 const (
-	refusalsInARow = 3
-	refusalShare   = 0.05
+	refusalShare  = 0.05
+	refusalSigmas = 5
+	busyAnswers   = 50 // in a second: the next has many
+
+	leastAnswers, leastOfMany    = 30, 100 // that the share is taken of
+	refusalsInARow, inARowOfMany = 3, 8
 )
 
 // pacer holds pushes to a rate: a token bucket whose rate falls with the share of answers that refuse it and rises again slowly, and
@@ -41,7 +49,8 @@ type pacer struct {
 	began   int     // since usedUS
 	usedUS  int64
 
-	answers, refused int // of this second
+	answers, refused int  // of this second
+	many             bool // answers came in the one before
 	secondUS         int64
 	inARow           int     // refusals
 	loweredUS        int64   // zero: never
@@ -214,7 +223,8 @@ func (p *pacer) reserve(nowUS, least int64) int64 {
 
 // rated learns about the rate from the answer to a push that began at beganUS, and reports whether a pause began.
 func (p *pacer) rated(r Result, beganUS, nowUS int64) bool {
-	if nowUS-p.secondUS > time.Second.Microseconds() {
+	if since := nowUS - p.secondUS; since > second {
+		p.many = p.answers >= busyAnswers && since <= 2*second
 		p.secondUS, p.answers, p.refused = nowUS, 0, 0
 	}
 	p.answers++
@@ -255,10 +265,14 @@ func (p *pacer) slowDown(r Result, beganUS, nowUS int64) bool {
 	p.refused++
 	p.inARow++
 	share := float64(p.refused) / float64(p.answers)
+	inARow, least := refusalsInARow, leastAnswers
+	if p.many {
+		inARow, least = inARowOfMany, leastOfMany
+	}
 	switch {
-	case p.refused >= refusalsInARow && share >= refusalShare:
-	case p.inARow >= refusalsInARow:
+	case p.inARow >= inARow:
 		share = 1
+	case float64(p.refused) >= mostRefused(max(p.answers, least)):
 	default:
 		return false
 	}
@@ -268,6 +282,12 @@ func (p *pacer) slowDown(r Result, beganUS, nowUS int64) bool {
 	}
 	p.stop(nowUS, r.RetryAfter, limitThrottled)
 	return true
+}
+
+// mostRefused is how many of so many answers may be refused before the rate is what they refuse.
+func mostRefused(answers int) float64 {
+	mean := refusalShare / 2 * float64(answers) // of devices
+	return max(refusalShare*float64(answers), mean+refusalSigmas*math.Sqrt(mean))
 }
 
 // lower cuts the rate to what was taken of it, and a little more: to a tenth at least, and by a fifth.

@@ -2,6 +2,7 @@ package senders
 
 import (
 	"math"
+	"math/rand/v2"
 	"testing"
 	"time"
 )
@@ -105,6 +106,49 @@ func TestOneDevicesOwnLimitSlowsNobodyElse(t *testing.T) {
 	}
 	if p.rated(Result{Verdict: Verdict{throttled, SlowDown}, RetryAfter: time.Minute}, now, now) || !p.take(now+second) {
 		t.Error("want no pause for one device's Retry-After")
+	}
+}
+
+// TestDevicesWithTheirOwnLimitSlowNobodyElse: one in fifty is refused, as chance has it, each with a Retry-After.
+func TestDevicesWithTheirOwnLimitSlowNobodyElse(t *testing.T) {
+	t.Parallel()
+	for _, rate := range []float64{20, 100, 1_000, 10_000} {
+		now, chance := 1000*second, rand.New(rand.NewPCG(1, 2))
+		p, w := newPacer(rate), &wire{latencyUS: 50 * millisecond}
+		began, refused := w.run(&p, &now, 300, func(int64) Result {
+			if chance.Float64() < 0.02 {
+				return Result{Verdict: Verdict{throttled, SlowDown}, RetryAfter: time.Second}
+			}
+			return taken(0)
+		})
+		sum := 0
+		for _, n := range began {
+			sum += n
+		}
+		if float64(sum) < 0.97*300*rate || refused == 0 {
+			t.Errorf("at %.0f a second: want the rate kept, got %.1f with %d refused", rate, float64(sum)/300, refused)
+		}
+	}
+}
+
+// TestAPartOfTheAnswersRefusedLowersTheRate: a fifth of all, as chance has it.
+func TestAPartOfTheAnswersRefusedLowersTheRate(t *testing.T) {
+	t.Parallel()
+	for _, rate := range []float64{20, 100, 1_000, 10_000} {
+		now, chance := 1000*second, rand.New(rand.NewPCG(3, 4))
+		p, w := newPacer(rate), &wire{latencyUS: 50 * millisecond}
+		w.run(&p, &now, 5, taken)
+		fell := false
+		w.run(&p, &now, 5, func(int64) Result {
+			fell = fell || p.rate < 0.9*rate
+			if chance.Float64() < 0.2 {
+				return slowDown(0)
+			}
+			return taken(0)
+		})
+		if !fell {
+			t.Errorf("at %.0f a second: want the rate lowered within 5 s", rate)
+		}
 	}
 }
 
