@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -489,6 +491,56 @@ func TestABrokenConnectionLosesOnlyWhatHadLeft(t *testing.T) {
 		q := l.accept()
 		q.answer(q.request())
 		b.ok(t)
+	})
+}
+
+// broken is a connection of which writes fail once it is told so, as after a TCP reset: what had come before can still be read.
+type broken struct {
+	net.Conn
+	gone atomic.Bool
+}
+
+func (b *broken) Write(p []byte) (int, error) {
+	if b.gone.Load() {
+		return 0, syscall.ECONNRESET
+	}
+	return b.Conn.Write(p)
+}
+
+// TestAnswersThatCameBeforeAWriteFailedAreHeard: a request whose answer is here must not be made twice.
+func TestAnswersThatCameBeforeAWriteFailedAreHeard(t *testing.T) {
+	var conns []*broken
+	bubble(t, func(t *testing.T, l *lab) {
+		p := l.proven()
+		var answered []pending
+		var ids []uint32
+		for range 5 {
+			answered = append(answered, l.start(0))
+			ids = append(ids, p.request())
+		}
+		conns[0].gone.Store(true)
+		lost := l.start(0)
+		synctest.Wait()
+		elsewhere := l.start(0) // the connection takes nothing more
+		for _, id := range ids {
+			p.answer(id)
+		}
+		for _, r := range answered {
+			r.ok(t)
+		}
+		q := l.accept()
+		q.answer(q.request())
+		elsewhere.ok(t)
+		if err := lost.wait(t); err == nil || errors.Is(err, h2.ErrNotSent) { // read's patience has ended
+			t.Errorf("want an unknown fate, got %v", err)
+		}
+	}, func(o *h2.ClientOptions) {
+		dial := o.Dial
+		o.Dial = func(ctx context.Context) (net.Conn, error) {
+			c, err := dial(ctx)
+			conns = append(conns, &broken{Conn: c})
+			return conns[len(conns)-1], err
+		}
 	})
 }
 
