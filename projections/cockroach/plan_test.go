@@ -26,7 +26,7 @@ type plan struct {
 	Plans   []plan
 }
 
-const analyze = "ANALYZE" //nolint:misspell // the server's word
+const executed = "ANALYZE" //nolint:misspell // the server's word
 
 // TestPagesAreRangeScans: whatever the channel and the place in it, a page is read from the key's index in order, and no row but its own.
 // `make explain` prints the plans.
@@ -60,7 +60,7 @@ func TestPagesAreRangeScans(t *testing.T) {
 		execIn(t, conn, "ROLLBACK; BEGIN; SET LOCAL plan_cache_mode = "+mode+"; "+cockroach.SQLInOrder)
 		name := fmt.Sprintf("page_%s_%s", mode, format)
 		execIn(t, conn, "DEALLOCATE ALL; PREPARE "+name+" (TEXT, TEXT, INT8, INT8, BYTEA, INT8, INT8, INT8) AS "+cockroach.SQLPage)
-		sql := fmt.Sprintf("EXPLAIN (%s, BUFFERS, FORMAT %s) EXECUTE %s ('moodle', '%s', %d, %d, '', 0, %d, %d)", analyze, format, name, channel, schemas.FCM, shard, schemas.Shards, limit+1)
+		sql := fmt.Sprintf("EXPLAIN (%s, BUFFERS, FORMAT %s) EXECUTE %s ('moodle', '%s', %d, %d, '', 0, %d, %d)", executed, format, name, channel, schemas.FCM, shard, schemas.Shards, limit+1)
 		answer, err := conn.Query(t.Context(), sql, pgx.QueryExecModeSimpleProtocol)
 		if err != nil {
 			t.Fatal(err)

@@ -34,6 +34,8 @@ const (
 	memTable       = 16 << 20
 	memTables      = 4  // of memTable bytes: 64 MiB, the bound on what waits for the disk
 	bloomBits      = 10 // a key: 1 % of misses read a block
+	// blockBytes is four times Pebble's own: a broadcast reads every row of a block, and pays for each block once.
+	blockBytes = 16 << 10
 )
 
 // Options of Open. The zero value but for Layout works.
@@ -171,7 +173,7 @@ func engineOptions(o Options) *pebble.Options {
 		MemTableStopWritesThreshold: memTables,
 		Logger:                      logger{o.Logger},
 	}
-	opts.Levels[0].FilterPolicy = bloom.FilterPolicy(bloomBits) // deeper levels inherit it
+	opts.Levels[0].FilterPolicy, opts.Levels[0].BlockSize = bloom.FilterPolicy(bloomBits), blockBytes // deeper levels inherit both
 	return opts
 }
 
