@@ -25,8 +25,11 @@ const (
 )
 
 const (
-	batchMaxBytes      = 256 << 10 // the best of 16 KiB to 5 MiB measured (facts, 2.1)
-	maxBufferedRecords = 400_000   // records; the bound in bytes is met first
+	batchMaxBytes = 256 << 10 // the best of 16 KiB to 5 MiB measured (facts, 2.1)
+	// embeddedFetchBytes is the most that one answer of the embedded broker holds: it does one thing at a time, and 4 MB, a megabyte of
+	// each partition, take it several milliseconds in which a direct push waits.
+	embeddedFetchBytes = 1 << 20
+	maxBufferedRecords = 400_000 // records; the bound in bytes is met first
 	metadataMinAge     = 100 * time.Millisecond
 	heartbeatsASession = 6 // a sender may be silent for half a session: three heartbeats
 	rebalanceTimeout   = 30 * time.Second
@@ -151,7 +154,7 @@ func (c Config) options() ([]kgo.Opt, error) {
 		kgo.ConsiderMissingTopicDeletedAfter(30 * time.Second),
 	}
 	if c.Dial != nil {
-		opts = append(opts, kgo.Dialer(c.Dial))
+		opts = append(opts, kgo.Dialer(c.Dial), kgo.FetchMaxBytes(embeddedFetchBytes))
 	}
 	if c.TLS != nil {
 		opts = append(opts, kgo.DialTLSConfig(c.TLS))
