@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os/exec"
+	"runtime"
 	"time"
 
 	"github.com/campanile-push/campanile/eventlog/broker"
@@ -32,6 +33,8 @@ type order struct {
 	Fresh  *freshPlan   `json:"fresh,omitempty"`
 	Sender *senderOrder `json:"sender,omitempty"`
 	Burn   float64      `json:"burn,omitempty"` // cores
+	// Threads are how many goroutines of the child may run at once for each core; zero: one.
+	Threads int `json:"threads,omitempty"`
 }
 
 // brokerBytes is the budget of a benchmark's log: never met.
@@ -48,6 +51,9 @@ func Child(ctx context.Context, role string, stdin io.Reader, stdout io.Writer) 
 	var o order
 	if err := json.Unmarshal(line, &o); err != nil {
 		return fmt.Errorf("read the order: %w", err)
+	}
+	if o.Threads > 0 {
+		runtime.GOMAXPROCS(o.Threads * runtime.GOMAXPROCS(0))
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	switch role {

@@ -30,7 +30,7 @@ const (
 // fair measures direct pushes, 100 a second, while a broadcast goes to every device, and again while a process that only burns CPU
 // uses as much of it as the broadcast did. From the request to the provider's answer, as the log has it.
 func (h *harness) fair(ctx context.Context) (rows []Row, err error) {
-	up, end, err := h.startPipeline(ctx)
+	up, end, err := h.patient().startPipeline(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ const (
 // process that only burns CPU uses as much of it. They are of one app, which is the harder case. From the request to the last
 // provider's answer, as the log has it.
 func (h *harness) small(ctx context.Context) (rows []Row, err error) {
-	up, end, err := h.startPipeline(ctx)
+	up, end, err := h.patient().startPipeline(ctx)
 	if err != nil {
 		return nil, err
 	}
