@@ -63,6 +63,13 @@ func (d *delivery) take(w *window, nowUS int64) (taken int, room bool) {
 			w.ring.push(inFlight{offset: r.Offset, proof: proof{topic: -1}, state: done})
 		} else {
 			record := recordFrom(w.at.topic, r)
+			if w.send.Tier > 0 && w.passed(&record) {
+				w.ring.push(inFlight{offset: r.Offset, proof: proof{topic: -1}, state: done})
+				w.next = r.Offset + 1
+				taken++
+				skipped++
+				continue
+			}
 			if d.o.NotBefore != nil && w.send.Tier > 0 {
 				if at := d.o.NotBefore(record); at > nowUS {
 					w.wake = at

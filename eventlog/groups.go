@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -202,13 +203,17 @@ func (l *Log) ResetGroupAt(ctx context.Context, group string, place func(GroupOf
 	}
 	var commits kadm.Offsets
 	var done []GroupOffset
+	now := time.Now()
 	for _, o := range offsets {
 		at, commit := place(o)
 		if !commit {
 			continue
 		}
-		commits.AddOffset(l.name(o.Topic), o.Partition, at, -1)
 		o.Committed, o.Metadata = at, ""
+		if _, sends := schemas.ParseSendTopic(o.Topic); sends {
+			o.Metadata = resetMark(now).String()
+		}
+		commits.Add(kadm.Offset{Topic: l.name(o.Topic), Partition: o.Partition, At: at, LeaderEpoch: -1, Metadata: o.Metadata})
 		done = append(done, o)
 	}
 	if len(done) == 0 {

@@ -64,7 +64,14 @@ func (d *delivery) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 			}
 			w.mu.Lock()
 			w.start, w.next, w.acked = at, at, m.from
-			w.generation = max(w.generation, m.generation+1)
+			w.fence.begin(m.moving)
+			for i, generation := range m.owners {
+				var own generations
+				own[w.send.Tier] = generation
+				w.fences[i].begin(own)
+			}
+			w.base = m.base
+			w.generation = max(w.generation+m.base, m.generation+1)
 			w.mu.Unlock()
 			windows = append(windows, w)
 		}

@@ -97,15 +97,18 @@ func TestSilenceIsCountedFromTheHeartbeatThatWasAnswered(t *testing.T) {
 
 func TestMarkIsReadAsItWasWritten(t *testing.T) {
 	t.Parallel()
-	want := mark{generation: 7<<32 + 3, from: ends{1, 2, 3, 4, 5}}
+	want := mark{generation: 7<<32 + 3, base: 1_795_000_000, from: ends{1, 2, 3, 4, 5}, owners: generations{6, 7, 8, 9, 10}, moving: generations{11, 12, 13, 14, 15}}
 	got, err := parseMark(want.String())
 	if err != nil || got != want {
 		t.Errorf("want %v, got %v, %v", want, got, err)
 	}
+	if got, err := parseMark("1 7 1 2 3 4 5"); err != nil || got != (mark{generation: 7, from: ends{1, 2, 3, 4, 5}}) {
+		t.Errorf("want the mark of an older version without owners, got %v, %v", got, err)
+	}
 	if got, err := parseMark(""); err != nil || got != (mark{}) {
 		t.Errorf("want the zero mark, got %v, %v", got, err)
 	}
-	for _, bad := range []string{"1", "2 1 2 3 4 5 6", "1 1 2 3 4 5", "1 1 2 3 4 5 6 7", "1 -1 2 3 4 5 6", "1 a 2 3 4 5 6", " "} {
+	for _, bad := range []string{"1", "2 1 2 3 4 5 6", "1 1 2 3 4 5", "1 1 2 3 4 5 6 7", "1 -1 2 3 4 5 6", "1 a 2 3 4 5 6", " ", "3 1 2 3 4 5 6", "2 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16"} {
 		if _, err := parseMark(bad); err == nil {
 			t.Errorf("%q: want an error", bad)
 		}
@@ -114,6 +117,7 @@ func TestMarkIsReadAsItWasWritten(t *testing.T) {
 
 func FuzzMark(f *testing.F) {
 	f.Add("1 1 2 3 4 5 6")
+	f.Add("2 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17")
 	f.Add("")
 	f.Fuzz(func(t *testing.T, s string) {
 		m, err := parseMark(s)

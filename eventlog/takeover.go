@@ -14,15 +14,15 @@ import (
 // DeliveryAttempted proves nothing: it may be there without the Retry that it speaks of, and the send would be lost.
 func (d *delivery) takeOver(ctx context.Context, windows []*window) error {
 	started := time.Now()
-	owned, err := d.announce(ctx, windows)
+	announced, err := d.announce(ctx, windows)
 	if err != nil {
 		return err
 	}
-	spans, err := d.spans(ctx, windows, owned)
+	spans, err := d.spans(ctx, windows, announced)
 	if err != nil {
 		return err
 	}
-	found := finder{d: d, windows: map[place]*window{}}
+	found := finder{d: d, windows: map[place]*window{}, owners: map[place]int64{}}
 	for _, w := range windows {
 		found.windows[w.at] = w
 	}
@@ -47,14 +47,18 @@ func (d *delivery) takeOver(ctx context.Context, windows []*window) error {
 	return nil
 }
 
-// announce appends OwnerChanged for each window, and returns the offset after each.
-func (d *delivery) announce(ctx context.Context, windows []*window) ([]int64, error) {
+// announce appends OwnerChanged for each window, wherever ends of its sends can stand, and returns the offsets after it.
+func (d *delivery) announce(ctx context.Context, windows []*window) ([]ends, error) {
 	out := schemas.NewOut(d.layout)
 	for _, w := range windows {
-		out.OwnerChanged(&pushv1.OwnerChanged{
+		e := &pushv1.OwnerChanged{
 			Transport: w.send.Transport, Lane: w.send.Lane, Tier: w.send.Tier, Partition: w.at.partition,
 			Generation: w.generation, Owner: d.o.Owner, ChangedAtUs: time.Now().UnixMicro(),
-		})
+		}
+		out.OwnerChanged(e)
+		for _, tier := range schemas.SendTopics(w.send.Transport, w.send.Lane)[1:] {
+			out.OwnerChangedIn(tier, e)
+		}
 	}
 	recs := d.l.records(out, nil)
 	var ack acks
@@ -65,16 +69,15 @@ func (d *delivery) announce(ctx context.Context, windows []*window) ([]int64, er
 	if err := ack.wait(ctx); err != nil {
 		return nil, fmt.Errorf("announce the owner: %w", err)
 	}
-	offsets := make([]int64, len(recs))
+	after := make([]ends, len(windows))
 	for i := range recs {
-		offsets[i] = recs[i].Offset + 1
+		after[i/proofs][i%proofs] = recs[i].Offset + 1
 	}
-	return offsets, nil
+	return after, nil
 }
 
-// spans are what a takeover reads: deliveries from the lowest mark, less the look-back, to our announcement, and each tier's
-// topic from the lowest mark to its end as it stands after it.
-func (d *delivery) spans(ctx context.Context, windows []*window, owned []int64) ([]span, error) {
+// spans are what a takeover reads, from the lowest mark to our announcement: deliveries, less the look-back, and each tier's topic.
+func (d *delivery) spans(ctx context.Context, windows []*window, announced []ends) ([]span, error) {
 	merged := map[place]*span{}
 	add := func(at place, from, to int64) {
 		s := merged[at]
@@ -84,18 +87,11 @@ func (d *delivery) spans(ctx context.Context, windows []*window, owned []int64) 
 		}
 		s.from, s.to = min(s.from, from), max(s.to, to)
 	}
-	ends := map[schemas.Topic][]int64{}
 	for i, w := range windows {
-		from := w.acked // as the mark says: nobody else touches it before the window is ready
-		add(place{schemas.Deliveries, w.at.partition}, max(from[0]-d.o.LookBack, 0), owned[i])
+		from, to := w.acked, announced[i] // as the mark says: nobody else touches it before the window is ready
+		add(place{schemas.Deliveries, w.at.partition}, max(from[0]-d.o.LookBack, 0), to[0])
 		for j, topic := range topicsOfTiers(w.send) {
-			if ends[topic] == nil {
-				var err error
-				if ends[topic], err = d.l.Ends(ctx, topic); err != nil {
-					return nil, err
-				}
-			}
-			add(place{topic, w.at.partition}, from[1+j], ends[topic][w.at.partition])
+			add(place{topic, w.at.partition}, from[1+j], to[1+j])
 		}
 	}
 	spans := make([]span, 0, len(merged))
@@ -117,54 +113,89 @@ func (d *delivery) spans(ctx context.Context, windows []*window, owned []int64) 
 type finder struct {
 	d          *delivery
 	windows    map[place]*window
+	owners     map[place]int64 // newest generation of each partition of sends, as deliveries told so far; those of others too
 	read, done int
 	finished   pushv1.DeliveryFinished
 	moved      pushv1.SendRequested
+	changed    pushv1.OwnerChanged
 }
 
 func (f *finder) record(r schemas.Record) error {
 	f.read++
-	switch {
-	case r.Topic == schemas.Deliveries:
-		if r.Type() != pushv1.EventType_EVENT_TYPE_DELIVERY_FINISHED {
-			return nil
+	in := int8(0) // deliveries
+	if r.Topic != schemas.Deliveries {
+		in = int8(f.d.l.topics[r.Topic].send.Tier)
+	}
+	var err error
+	switch r.Type() { //nolint:exhaustive // others end nothing
+	case pushv1.EventType_EVENT_TYPE_OWNER_CHANGED:
+		if err = r.Into(&f.changed); err == nil {
+			f.change(&f.changed, proof{in, r.Offset})
 		}
-		if err := r.Into(&f.finished); err != nil {
-			f.d.log.Error("unreadable record in a takeover", "error", err)
-			return nil
+	case pushv1.EventType_EVENT_TYPE_DELIVERY_FINISHED:
+		e := &f.finished
+		if err = r.Into(e); err == nil && f.prove(e.Transport, r.Partition, e.Source, e.Generation, proof{in, r.Offset}) {
+			return f.remember(&r)
 		}
-		f.prove(f.finished.Transport, r.Partition, f.finished.Source, proof{0, r.Offset})
-		return f.remember(&r)
-	case r.Type() == pushv1.EventType_EVENT_TYPE_SEND_REQUESTED:
-		if err := r.Into(&f.moved); err != nil {
-			f.d.log.Error("unreadable record in a takeover", "error", err)
-			return nil
+	case pushv1.EventType_EVENT_TYPE_SEND_REQUESTED:
+		e := &f.moved
+		if err = r.Into(e); err == nil {
+			f.prove(f.d.l.topics[r.Topic].send.Transport, r.Partition, e.Source, e.Generation, proof{in, r.Offset})
 		}
-		tier := f.d.l.topics[r.Topic].send
-		f.prove(tier.Transport, r.Partition, f.moved.Source, proof{int8(tier.Tier), r.Offset})
+	}
+	if err != nil {
+		f.d.log.Error("unreadable record in a takeover", "error", err)
 	}
 	return nil
 }
 
-// prove marks the send that source names as done.
-func (f *finder) prove(t schemas.Transport, partition int32, source *pushv1.Source, p proof) {
-	if source == nil {
-		return
+// change raises the fence of a window's sends.
+func (f *finder) change(e *pushv1.OwnerChanged, p proof) {
+	at := place{schemas.SendTopic{Transport: e.Transport, Lane: e.Lane, Tier: e.Tier}.Topic(), e.Partition}
+	if p.topic == 0 {
+		f.owners[at] = max(f.owners[at], e.Generation)
 	}
-	topic := schemas.SendTopic{Transport: t, Lane: source.Lane, Tier: source.Tier}.Topic()
-	w := f.windows[place{topic, partition}]
+	w := f.windows[at]
 	if w == nil {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if p.offset >= w.acked[p.topic] {
+		w.fences[p.topic].add(change{p.offset, e.Tier, e.Generation})
+	}
+}
+
+// prove marks the send that source names as done, where that is a window's. It reports whether the end counts: what an earlier owner wrote
+// too late does not. Below the mark's offset nothing is asked about any more.
+func (f *finder) prove(t schemas.Transport, partition int32, source *pushv1.Source, generation int64, p proof) bool {
+	if source == nil {
+		return true
+	}
+	at := place{schemas.SendTopic{Transport: t, Lane: source.Lane, Tier: source.Tier}.Topic(), partition}
+	if p.topic == 0 && generation < f.owners[at] {
+		return false
+	}
+	w := f.windows[at]
+	if w == nil {
+		return true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p.offset < w.acked[p.topic] {
+		return true
+	}
+	if w.fences[p.topic].voids(p.offset, source.Tier, generation) {
+		return false
+	}
 	if source.Offset < w.start {
-		return
+		return true
 	}
 	if _, known := w.skip[source.Offset]; !known { // the first one: a mark must not rise above it
 		w.skip[source.Offset] = p
 		f.done++
 	}
+	return true
 }
 
 // remember hands the Rememberer a copy of its own.

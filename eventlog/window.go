@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/campanile-push/campanile/schemas"
+	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
 )
 
 // window is one owned partition of a delivering stage: the records in flight, in offset order, and which of them are done.
@@ -15,6 +16,7 @@ type window struct {
 	at         place
 	send       schemas.SendTopic
 	generation int64
+	base       int64 // of the mark, handed on
 	session    *delivery
 	ctx        context.Context //nolint:containedctx // of the pushes of this ownership
 	cancel     context.CancelFunc
@@ -27,8 +29,12 @@ type window struct {
 	next  int64 // after the last record that came
 	epoch int32
 	// skip holds, by offset, where the end stands of sends that the takeover found done and that have not come yet.
-	skip    map[int64]proof
-	acked   ends        // offset after the last acknowledged end
+	skip  map[int64]proof
+	acked ends // offset after the last acknowledged end
+	// fences are where owners of the window's sends changed, in deliveries (0) and in each tier, as far as the takeover read; fence is where those
+	// of all sends of the partition did, in the window's own topic where that is a tier's.
+	fences  [proofs]fence
+	fence   fence
 	filling *outcomes   // completions that wait for the flusher
 	flying  []*outcomes // given to the client, oldest first
 	lost    bool        // completions are dropped, and outcomes that wait too
@@ -43,6 +49,7 @@ type window struct {
 	wake     int64 // µs; not before
 	failures int
 	batch    []schemas.Record
+	moved    pushv1.SendRequested
 
 	committed int64 // last commit; of who holds the session's commit lock
 	marked    mark
@@ -207,7 +214,7 @@ func (w *window) position(reached ends) (int64, mark) {
 	if w.ring.n == 0 && len(w.skip) == 0 && w.filling == nil && len(w.flying) == 0 {
 		w.acked = w.acked.raised(reached)
 	}
-	m := mark{generation: w.generation, from: w.acked}
+	m := mark{generation: w.generation, base: w.base, from: w.acked}
 	lower := func(p proof) {
 		if p.topic >= 0 {
 			m.from[p.topic] = min(m.from[p.topic], p.offset)
@@ -226,6 +233,11 @@ func (w *window) position(reached ends) (int64, mark) {
 			m.from[i] = min(m.from[i], from)
 		}
 	}
+	for i := range m.from {
+		m.owners[i] = w.fences[i].at(m.from[i])[w.send.Tier]
+	}
+	w.fence.forget(at)
+	m.moving = w.fence.before
 	return at, m
 }
 

@@ -255,6 +255,13 @@ func (o *Out) OwnerChanged(e *pushv1.OwnerChanged) {
 	o.put(Deliveries, e.Partition, "!owner/"+string(topic), e)
 }
 
+// OwnerChangedIn says the same in a retry tier: what an earlier owner moves there behind it is not to be pushed, since the new owner
+// pushes it itself.
+func (o *Out) OwnerChangedIn(tier SendTopic, e *pushv1.OwnerChanged) {
+	topic := SendTopic{Transport: e.Transport, Lane: e.Lane, Tier: e.Tier}.Topic()
+	o.put(tier.Topic(), e.Partition, "!owner/"+string(topic), e)
+}
+
 // ProgressCounted records a broadcast's counts so far in one partition of deliveries.
 func (o *Out) ProgressCounted(e *pushv1.ProgressCounted) {
 	o.put(Progress, e.Partition, ProgressKey{IDFrom(e.BroadcastId), e.Partition}.String(), e)

@@ -437,6 +437,104 @@ func testMoved(t *testing.T, b *bench) {
 	once(t, h.times(), tokens)
 }
 
+// testLateOwner has an owner of before write when its partitions are another's, as a producer does that was cut off and finds its brokers
+// again: the sends that it moves are not pushed, and neither they nor its ends prove anything to the owners after.
+func testLateOwner(t *testing.T, b *bench) {
+	o := sender()
+	tokens := b.request(t, 1, 0, 9)
+	log, kill := b.killable(t)
+	h := newPusher()
+	b.deliver(t, log, o, h)
+	eventually(t, "all are pushed", func() bool { return h.pushed() == 9 })
+	var late []push
+	for i, token := range tokens {
+		if q := h.take(token); i < 6 {
+			late = append(late, q)
+		} else {
+			q.move(1, token) // in time
+		}
+	}
+	eventually(t, "the moved ones come again from their tier", func() bool { return h.pushed() == 12 })
+	kill()
+
+	log, kill = b.killable(t)
+	h = newPusher()
+	b.deliver(t, log, o, h)
+	eventually(t, "the second owner pushes what was not finished", func() bool { return h.pushed() == 9 })
+	marker := b.device(1, 100)
+	b.append(t, func(out *schemas.Out) {
+		tier := schemas.SendTopic{Transport: schemas.FCM, Lane: schemas.Direct, Tier: 1}
+		for i, q := range late {
+			if i < 3 {
+				out.Retry(tier, q.p, q.key, &pushv1.SendRequested{Token: "late", Source: q.source(), Attempt: 1, Generation: q.done.Generation()})
+				continue
+			}
+			out.DeliveryFinished(q.p, 7, &pushv1.DeliveryFinished{
+				Transport: q.at.Transport, Outcome: pushv1.Outcome_OUTCOME_ACCEPTED, Source: q.source(), Generation: q.done.Generation(),
+			})
+		}
+		out.Retry(tier, 1, marker.AppendKey(nil), &pushv1.SendRequested{Token: marker.Token})
+	})
+	eventually(t, "what stands behind the late ones is pushed", func() bool { return h.has(marker.Token) })
+	h.take(marker.Token).finish()
+	eventually(t, "its end is recorded", func() bool { return b.finished(t) == 4 })
+	if h.has("late") {
+		t.Error("what an earlier owner moved too late was pushed")
+	}
+	kill()
+
+	h = newPusher()
+	h.auto = true
+	b.deliver(t, b.log, o, h)
+	eventually(t, "the group is at the end", func() bool { return b.lag(t, o.Group, o.Topics...) == 0 })
+	once(t, h.times(), tokens)
+	if h.remembered != 1 {
+		t.Errorf("want the one end remembered that counts, got %d", h.remembered)
+	}
+}
+
+// testResetSender loses the group, whose generations start over: what its new owners move and finish counts, although owners of a higher
+// number were there before.
+func testResetSender(t *testing.T, b *bench) {
+	o := sender()
+	for range 3 {
+		h := newPusher()
+		h.auto = true
+		stop := b.deliver(t, b.log, o, h)
+		b.request(t, 1, 0, 1)
+		eventually(t, "it is pushed", func() bool { return h.pushed() > 0 })
+		stop()
+	}
+	before := b.finished(t)
+	if err := b.log.ForgetGroup(t.Context(), o.Group); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.log.ResetGroup(t.Context(), o.Group, eventlog.ResetEarliest); err != nil {
+		t.Fatal(err)
+	}
+	token := b.request(t, 1, 100, 1)[0]
+	h := newPusher()
+	stop := b.deliver(t, b.log, o, h)
+	eventually(t, "it is pushed", func() bool { return h.has(token) })
+	h.take(token).move(1, token)
+	eventually(t, "it comes again from its tier", func() bool { return h.has(token) })
+	stop()
+	log, kill := b.killable(t)
+	h = newPusher()
+	b.deliver(t, log, o, h)
+	eventually(t, "the next owner has it too", func() bool { return h.has(token) })
+	h.take(token).finish()
+	eventually(t, "its end is recorded", func() bool { return b.finished(t) == before+1 })
+	kill()
+	h = newPusher()
+	h.auto = true
+	b.deliver(t, b.log, o, h)
+	eventually(t, "the group is at the end", func() bool { return b.lag(t, o.Group, o.Topics...) == 0 })
+	if n := h.times()[token]; n != 0 {
+		t.Errorf("want what is finished not pushed again, got %d pushes", n)
+	}
+}
+
 // testStopWaits stops a stage whose pushes are answered while it stops, and some never.
 func testStopWaits(t *testing.T, b *bench) {
 	o := sender()

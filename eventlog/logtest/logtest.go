@@ -54,6 +54,8 @@ func RunSuite(t *testing.T, place func(tb testing.TB) eventlog.Config) {
 		"SendersHandOverWithoutARepeat":         testSendersShare,
 		"TakeoverAfterAKillKnowsWhatIsDone":     testTakeover,
 		"MovedSendsAreDoneWhenTheirTierHasThem": testMoved,
+		"WhatAnEarlierOwnerWritesLateIsVoid":    testLateOwner,
+		"ResetSendersComeAfterAllBefore":        testResetSender,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
