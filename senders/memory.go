@@ -61,6 +61,26 @@ func (m *memory) add(key schemas.ID, nowUS int64) bool {
 	return !m.old.hasMark(mark, place) && m.young.addMark(mark, place)
 }
 
+// addAll adds keys, and notes in fresh, by key, which were new. Cheaper than one by one: where a key stands is all over a memory that no
+// cache holds, so the places of all are asked for before the first is waited for.
+func (m *memory) addAll(keys []schemas.ID, fresh []bool, nowUS int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.young.touch(keys)
+	m.old.touch(keys)
+	for i := range keys {
+		if keys[i].IsZero() {
+			fresh[i] = true
+			continue
+		}
+		if nowUS-m.turnedUS > memoryTurn.Microseconds() || m.young.n >= m.size {
+			m.turn(nowUS)
+		}
+		mark, place := fingerprint(&keys[i])
+		fresh[i] = !m.old.hasMark(mark, place) && m.young.addMark(mark, place)
+	}
+}
+
 // turn drops the older generation. The next one is made as large as the last one was.
 func (m *memory) turn(nowUS int64) {
 	m.young, m.old = m.old, m.young

@@ -151,54 +151,63 @@ func (s *Sender) Deliver(ctx context.Context, in schemas.Batch, done schemas.Com
 	}
 	now := s.nowUS()
 	b, _ := s.intakes.Get().(*intake)
-	for i := range in.Records {
-		if i%lookEvery == 0 && !done.MayPush() {
-			break // the next owner has them
+	for records := in.Records; len(records) > 0 && done.MayPush(); { // or the next owner has them
+		n := min(len(records), takenAtOnce)
+		for i := range records[:n] {
+			r := &records[i]
+			if r.Tombstone() {
+				done.Complete(r.Offset, nil)
+				continue
+			}
+			f, _ := s.flights.Get().(*flight)
+			f.ctx, f.done, f.where, f.partition, f.seenUS = ctx, done, where, in.Partition, now //nolint:fatcontext // one for each flight, not one in another
+			if err := f.load(r, &b.send); err != nil {
+				s.letter(r, done, err)
+				s.free(f)
+				continue
+			}
+			b.flights, b.hops = append(b.flights, f), append(b.hops, f.hop)
 		}
-		r := &in.Records[i]
-		if r.Tombstone() {
-			done.Complete(r.Offset, nil)
-			continue
-		}
-		f, _ := s.flights.Get().(*flight)
-		f.ctx, f.done, f.where, f.partition, f.seenUS = ctx, done, where, in.Partition, now //nolint:fatcontext // one for each flight, not one in another
-		if err := f.load(r, &b.send); err != nil {
-			s.letter(r, done, err)
-			s.free(f)
-			continue
-		}
-		if s.finished.has(f.id) || !s.started.add(f.hop, now) {
-			s.metrics.repeats.Inc()
-			done.Complete(f.offset, nil)
-			s.free(f)
-			continue
-		}
-		if s.withBroadcast(f, &b.found, false) {
-			b.flights = append(b.flights, f)
-		}
-		if len(b.flights) >= mostQueuedAtOnce {
-			s.queueAll(b.flights, false)
-			b.flights = b.flights[:0]
-		}
+		s.admit(b, now)
+		records = records[n:]
 	}
-	s.queueAll(b.flights, false)
-	clear(b.flights[:cap(b.flights)])
-	b.flights, b.found, b.send = b.flights[:0], found{}, pushv1.SendRequested{}
+	b.found, b.send = found{}, pushv1.SendRequested{}
 	s.intakes.Put(b)
 	s.pump()
 	return nil
 }
 
-const (
-	lookEvery        = 64  // records between two looks at whether the partition is still ours: some microseconds
-	mostQueuedAtOnce = 256 // so that the pump is not kept waiting for the lock
-)
+// takenAtOnce is how many records are looked at together: some microseconds, after which the partition may be another's, and the pump
+// want the lock.
+const takenAtOnce = 128
 
 // intake is the memory of one Deliver, pooled.
 type intake struct {
 	send    pushv1.SendRequested
-	flights []*flight // to be queued
+	flights []*flight
+	hops    []schemas.ID // theirs
+	fresh   [takenAtOnce]bool
 	found   found
+}
+
+// admit queues the loaded flights of an intake, but for those that have been here before and those that end at once.
+func (s *Sender) admit(b *intake, now int64) {
+	s.started.addAll(b.hops, b.fresh[:], now)
+	kept := b.flights[:0]
+	for i, f := range b.flights {
+		if !b.fresh[i] || s.finished.has(f.id) {
+			s.metrics.repeats.Inc()
+			f.done.Complete(f.offset, nil)
+			s.free(f)
+			continue
+		}
+		if s.withBroadcast(f, &b.found, false) {
+			kept = append(kept, f)
+		}
+	}
+	s.queueAll(kept, false)
+	clear(b.flights)
+	b.flights, b.hops = b.flights[:0], b.hops[:0]
 }
 
 // found is the broadcast that was looked for last: the next send is nearly always of the same.

@@ -83,11 +83,30 @@ func (f *Fields) Put(name *Name, value []byte) {
 	f.size += fieldSize(name.size, len(value))
 }
 
+// PutID adds 16 bytes as a UUID.
+func (f *Fields) PutID(name *Name, id [16]byte) {
+	const digits = "0123456789abcdef"
+	var text [36]byte
+	at := 0
+	for i, c := range id {
+		if i == 4 || i == 6 || i == 8 || i == 10 {
+			text[at] = '-'
+			at++
+		}
+		text[at], text[at+1] = digits[c>>4], digits[c&15]
+		at += 2
+	}
+	f.Put(name, text[:])
+}
+
 // PutInt adds a number.
 func (f *Fields) PutInt(name *Name, value int64) {
 	var digits [20]byte
 	f.Put(name, strconv.AppendInt(digits[:0], value, 10))
 }
+
+// Use lends it memory to begin with. It empties it.
+func (f *Fields) Use(memory []byte) { f.block, f.size, f.err = memory[:0], 0, nil }
 
 // Reset empties it.
 func (f *Fields) Reset() { f.block, f.size, f.err = f.block[:0], 0, nil }
