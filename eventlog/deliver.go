@@ -170,7 +170,7 @@ func (d *delivery) run(ctx context.Context) error {
 		kgo.FetchMaxWait(fetchWait),
 		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
 		kgo.WithPools(&recycling{}),
-		kgo.ProducerLinger(0),
+		kgo.ProducerLinger(flushLinger),
 		kgo.RecordDeliveryTimeout(0), // an outcome waits for its brokers
 		kgo.AdjustFetchOffsetsFn(d.adjust),
 		kgo.OnPartitionsAssigned(d.assigned),

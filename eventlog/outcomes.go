@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	flushBytes = 128 << 10            // of a window's outcomes: half a batch; more are not waited for
-	flushAfter = 5 * time.Millisecond // of the first outcome: nobody waits for it, and batches are cheaper than records
+	flushBytes = 128 << 10             // of a window's outcomes: half a batch; more are not waited for
+	flushAfter = 10 * time.Millisecond // of the first outcome: nobody waits for it, and batches are cheaper than records
+	// flushLinger lets the outcomes of all windows, which are flushed one after the other, go to the broker in one request.
+	flushLinger = time.Millisecond
 )
 
 // outcomes are what completions of one window said, appended together. Pooled.
