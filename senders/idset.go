@@ -66,13 +66,13 @@ func (t *idTable) find(mark, place uint64) (at int, found bool) {
 	}
 }
 
-// touch reads where ids would stand, and nothing else, so that the processor can wait for many places at a time.
+// touch reads where ids would stand, so that the processor can wait for many places at a time. The sum says nothing.
 func (s *idSet) touch(ids []schemas.ID) (sum uint64) {
 	for i := range s.tables {
 		slots := s.tables[i].slots
 		for j := range ids {
 			_, place := fingerprint(&ids[j])
-			sum += slots[int(place)&(len(slots)-1)] // of no use but that it is read
+			sum += slots[int(place)&(len(slots)-1)]
 		}
 	}
 	return sum

@@ -22,6 +22,7 @@ type memory struct {
 	size       int
 	turnedUS   int64
 	young, old idSet
+	touched    uint64 // keeps what touch reads from being optimised away
 }
 
 func newMemory(size int) *memory {
@@ -66,8 +67,7 @@ func (m *memory) add(key schemas.ID, nowUS int64) bool {
 func (m *memory) addAll(keys []schemas.ID, fresh []bool, nowUS int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.young.touch(keys)
-	m.old.touch(keys)
+	m.touched += m.young.touch(keys) + m.old.touch(keys)
 	for i := range keys {
 		if keys[i].IsZero() {
 			fresh[i] = true
