@@ -34,7 +34,7 @@ func TestEveryPromisedFigureHasABenchmark(t *testing.T) {
 		"sender/apns/0ms/200B/stock/cpu_us", "sender/fcm/0ms/200B/stock/cpu_us", "pipeline/embedded/1M/cpu_us",
 		"sender/apns/50ms/4KB/h2/rss_mb", "sender/fcm/20ms/200B/floor/rate", "sender/apns/0ms/200B/library/cpu_us", "sender/fcm/50ms/200B/h2/little",
 		"sender/memory/apns/10M/rss_mb", "broadcast/small/p99_ratio",
-		"scale/embedded/10k/cpu_us", "scale/embedded/1M/up/rss_mb", "scale/embedded/10M/seconds", "scale/kafka/10M/router/rss_mb", "scale/kafka/100k/sender.fcm/rss_mb",
+		"scale/embedded/10k/cpu_us", "scale/embedded/1M/up/rss_mb", "scale/embedded/10M/seconds", "scale/cluster/10M/router/rss_mb", "scale/cluster/100k/sender.fcm/rss_mb",
 		"page/pebble/rate", "page/postgres/cpu_us", "page/postgres/two/rate",
 	} {
 		if !have[want] {
@@ -47,7 +47,7 @@ func TestOnlyPicksByTheNamesOfFigures(t *testing.T) {
 	t.Parallel()
 	for only, want := range map[string]int{
 		"": len(benchmarks(1_000_000)), "^router/kfake/": 1, "append/kfake": 1, "/library/": 2, "sender/fcm/50ms": 2, "nothing": 0,
-		"^scale/": 7, "^scale/embedded/10k/": 1, "^scale/kafka/10M/": 1, "^page/pebble/": 1,
+		"^scale/": 7, "^scale/embedded/10k/": 1, "^scale/cluster/10M/": 1, "^page/pebble/": 1,
 	} {
 		got := 0
 		for _, b := range benchmarks(1_000_000) {

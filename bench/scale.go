@@ -39,7 +39,7 @@ func (p scalePlan) pushes() int { return p.devices * p.broadcasts * p.rounds }
 
 const (
 	onEmbedded = "embedded"
-	onReal     = "kafka"
+	onReal     = "cluster"
 )
 
 func scaleName(engine string, devices int) string { return "scale/" + engine + "/" + sizeName(devices) }

@@ -36,18 +36,18 @@ func TestSizesAreComparedWithTheSmallest(t *testing.T) {
 		{Name: "scale/embedded/10k/cpu_us", Value: 10},
 		{Name: "scale/embedded/1M/cpu_us", Value: 11},
 		{Name: "scale/embedded/10k/up/rss_mb", Value: 100},
-		{Name: "scale/kafka/100k/cpu_us", Void: "none"},
-		{Name: "scale/kafka/1M/cpu_us", Value: 50},
-		{Name: "scale/kafka/10M/cpu_us", Value: 60},
+		{Name: "scale/cluster/100k/cpu_us", Void: "none"},
+		{Name: "scale/cluster/1M/cpu_us", Value: 50},
+		{Name: "scale/cluster/10M/cpu_us", Value: 60},
 		{Name: "router/kfake/cpu_us", Value: 1},
 	}
 	want := []Row{
 		{Name: "scale/embedded/10k/cpu_us", Value: 10, Baseline: 10, Ratio: 1},
 		{Name: "scale/embedded/1M/cpu_us", Value: 11, Baseline: 10, Ratio: 1.1},
 		{Name: "scale/embedded/10k/up/rss_mb", Value: 100, Baseline: 100, Ratio: 1},
-		{Name: "scale/kafka/100k/cpu_us", Void: "none"},
-		{Name: "scale/kafka/1M/cpu_us", Value: 50, Baseline: 50, Ratio: 1},
-		{Name: "scale/kafka/10M/cpu_us", Value: 60, Baseline: 50, Ratio: 1.2},
+		{Name: "scale/cluster/100k/cpu_us", Void: "none"},
+		{Name: "scale/cluster/1M/cpu_us", Value: 50, Baseline: 50, Ratio: 1},
+		{Name: "scale/cluster/10M/cpu_us", Value: 60, Baseline: 50, Ratio: 1.2},
 		{Name: "router/kfake/cpu_us", Value: 1},
 	}
 	compareSizes(rows)

@@ -46,10 +46,10 @@ func TestBenchmarksRunOnRealEngines(t *testing.T) {
 	scripts := filepath.Join("..", "..", "deployments", "local")
 	rows := benched(t, dir, filepath.Join(dir, "bench.json"), "--only", "^(router|pipeline)/kafka/|^page/postgres/", "--scripts", scripts)
 	// Of a few pushes the processes' CPU time would be none: /proc counts it in pieces of 10 ms.
-	maps.Copy(rows, benched(t, dir, filepath.Join(dir, "scale.json"), "--only", "^scale/kafka/100k/", "--scripts", scripts, "--scale", "0.003"))
+	maps.Copy(rows, benched(t, dir, filepath.Join(dir, "scale.json"), "--only", "^scale/cluster/100k/", "--scripts", scripts, "--scale", "0.003"))
 	for _, want := range []string{
 		"router/kafka/ratio", "router/kafka/rate", "pipeline/kafka/300/cpu_us", "pipeline/kafka/300/rate", "pipeline/kafka/300/rss_mb", "page/postgres/rate",
-		"page/postgres/two/cpu_us", "scale/kafka/100k/cpu_us", "scale/kafka/100k/router/rss_mb", "scale/kafka/100k/sender.apns/cpu_us", "scale/kafka/100k/sender.fcm/rss_mb",
+		"page/postgres/two/cpu_us", "scale/cluster/100k/cpu_us", "scale/cluster/100k/router/rss_mb", "scale/cluster/100k/sender.apns/cpu_us", "scale/cluster/100k/sender.fcm/rss_mb",
 	} {
 		if !rows[want] {
 			t.Errorf("%s is missing", want)
