@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"runtime/pprof"
 	"slices"
 	"sync"
@@ -233,6 +234,9 @@ func (o *senderOrder) prepareStage(ctx context.Context, p *provider) (pushUntil,
 	dial, ok := broker.Running(o.Log)
 	if !ok {
 		return nil, nil, errors.New("the broker is not where it was said to be")
+	}
+	if o.Client == senders.H2Transport && os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(senders.GCPercent) // as `campanile sender` does
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	log, err := eventlog.Open(ctx, eventlog.Config{Brokers: broker.Brokers(), Dial: dial, Prefix: o.Prefix, Replication: 1}, quiet, nil)

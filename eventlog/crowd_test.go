@@ -9,22 +9,22 @@ func TestACrowdLeavesEachPartitionItsPart(t *testing.T) {
 	t.Parallel()
 	c := crowd{most: 100}
 	c.windows.Store(4)
-	c.given.Store(99)
+	c.held.Store(99)
 	if !c.room(90) {
 		t.Error("want room below the bound, whoever has it")
 	}
-	c.given.Store(100)
+	c.held.Store(100)
 	if c.room(25) || !c.room(24) {
 		t.Error("want a quarter of the bound for each of four, and no more")
 	}
 	if c.told(90) {
 		t.Error("want nobody told before there is room")
 	}
-	c.given.Store(75)
+	c.held.Store(75)
 	if !c.told(90) || c.told(90) {
 		t.Error("want who waits told once a quarter has left, and once")
 	}
-	c.given.Store(100)
+	c.held.Store(100)
 	c.room(25)
 	if !c.told(12) {
 		t.Error("want a partition told that has half of its part left, though others have all the rest")
@@ -43,7 +43,7 @@ func TestNobodyWaitsInACrowdForEver(t *testing.T) {
 	for range 4 {
 		takers.Go(func() {
 			for range records {
-				c.given.Add(-1)
+				c.held.Add(-1)
 				if c.told(64) {
 					select {
 					case wake <- struct{}{}:
@@ -58,7 +58,7 @@ func TestNobodyWaitsInACrowdForEver(t *testing.T) {
 		for !c.room(64) {
 			<-wake
 		}
-		most = max(most, c.given.Add(1))
+		most = max(most, c.held.Add(1))
 		records <- struct{}{}
 	}
 	close(records)

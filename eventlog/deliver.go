@@ -46,8 +46,8 @@ type DeliverOptions struct {
 	Topics []schemas.Topic // of one transport and lane: sends and its retry tiers
 	Stage  string          // in log lines and metrics
 	Window int             // records in flight for each partition; 0: 8192
-	// Total bounds the records that were given and are not completed over all partitions; 0: 24,000. Beyond it each partition goes on
-	// with its equal part.
+	// Total bounds the records over all partitions that were given and whose ends the log has not acknowledged; 0: 12,000. Beyond it
+	// each partition goes on with its equal part.
 	Total int
 	// NotBefore is when the time of a record of a retry tier comes, in Unix microseconds; nil, or 0: now. The records behind it in
 	// its partition wait with it. First sends are not asked about: theirs is now.
@@ -60,7 +60,7 @@ type DeliverOptions struct {
 
 const (
 	defaultWindow  = 8192
-	defaultTotal   = 24_000
+	defaultTotal   = 12_000
 	commitEvery    = time.Second
 	drainPushing   = time.Second     // at a revocation, for everything to finish
 	drainAnswers   = 8 * time.Second // and then, with no new pushes, for what was pushed to be answered
@@ -306,7 +306,7 @@ func (d *delivery) deliverAll() {
 		if w.isReady() {
 			d.deliver(w, now)
 		}
-		enough := min(d.o.Window/2, d.o.Total/8) // a window's worth is fetched ahead
+		enough := min(d.o.Window/2, d.o.Total/4) // a window's worth is fetched ahead
 		if w.paused {
 			enough /= 4
 		}

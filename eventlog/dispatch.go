@@ -10,7 +10,7 @@ import (
 func (w *window) full() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.waiting || !w.session.crowd.room(w.pushing)
+	return w.waiting || !w.session.crowd.room(w.held)
 }
 
 func (w *window) isReady() bool {
@@ -56,7 +56,7 @@ func (d *delivery) take(w *window, nowUS int64) (taken int, room bool) {
 			w.waiting = true
 			break
 		}
-		if crowded = !d.crowd.room(w.pushing); crowded {
+		if crowded = !d.crowd.room(w.held); crowded {
 			break
 		}
 		if r.Attrs.IsControl() {
@@ -142,7 +142,8 @@ func (d *delivery) giveBack(w *window, taken, begun int, err error, now time.Tim
 				w.skip[e.offset] = e.proof // it is found done once more
 			} else if e.state == given {
 				w.pushing--
-				d.crowd.given.Add(-1)
+				w.held--
+				d.crowd.held.Add(-1)
 			}
 			w.ring.n--
 		}

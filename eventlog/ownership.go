@@ -134,7 +134,7 @@ func (d *delivery) forget(windows []*window) {
 		w.mu.Lock()
 		if !w.lost {
 			w.lost = true
-			d.crowd.given.Add(-int64(w.pushing))
+			d.crowd.held.Add(-int64(w.held))
 		}
 		w.mu.Unlock()
 		w.cancel()

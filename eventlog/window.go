@@ -41,6 +41,7 @@ type window struct {
 	sealed  bool        // completions are dropped
 	waiting bool        // the loop waits for room
 	pushing int         // given and not completed
+	held    int         // given, and their ends not acknowledged
 	ready   bool        // taken over
 
 	// Of the loop alone.
@@ -139,7 +140,6 @@ func (w *window) Complete(offset int64, say func(out *schemas.Out)) {
 	}
 	e.state = completed
 	w.pushing--
-	w.session.crowd.given.Add(-1)
 	o := w.filling
 	if o == nil {
 		o = w.session.newOutcomes(w)
@@ -165,7 +165,8 @@ func (w *window) admit(offset int64) bool {
 	}
 	w.ring.push(inFlight{offset: offset, proof: proof{topic: -1}})
 	w.pushing++
-	w.session.crowd.given.Add(1)
+	w.held++
+	w.session.crowd.held.Add(1)
 	return true
 }
 
@@ -199,7 +200,11 @@ func (w *window) acknowledged(o *outcomes) (room bool) {
 		w.waiting = false
 		room = true
 	}
-	return w.session.crowd.told(w.pushing) || room
+	if !w.lost {
+		w.held -= len(o.items)
+		w.session.crowd.held.Add(-int64(len(o.items)))
+	}
+	return w.session.crowd.told(w.held) || room
 }
 
 // position is what can be committed: the lowest offset that is not done, and where its mark stands. reached is how far the topics of

@@ -9,11 +9,20 @@ import (
 )
 
 // What a memory holds: sends are remembered for two to four minutes, or until so many came after them. At the most a generation is a
-// table of 8 MiB.
+// table of 8 MiB. Broadcasts' sends are more in a second, and fewer are needed: only an embedded log that was not closed repeats any, and
+// what stands between a page and its repeat is the router's lead.
 const (
-	memoryTurn = 2 * time.Minute
-	memorySize = mostLoad << 18
+	memoryTurn      = 2 * time.Minute
+	memorySize      = mostLoad << 18
+	broadcastMemory = memorySize / 2
 )
+
+func memorySizeOf(lane schemas.Lane) int {
+	if lane == schemas.Direct {
+		return memorySize
+	}
+	return broadcastMemory
+}
 
 // memory knows the sends of the last minutes, so that one that stands in the log twice is pushed once. It is safe for concurrent
 // use, and bounded: two generations of sets, the older of which is dropped at each turn.

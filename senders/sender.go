@@ -70,8 +70,8 @@ func New(o Options) (*Sender, error) {
 	s := &Sender{
 		options: o, policy: o.policy(), hasher: o.Hasher, metrics: newMetrics(o.Metrics, o.Transport, o.Lane),
 		log:         o.Log.With("transport", o.Transport.Word(), "lane", o.Lane.Word()),
-		started:     newMemory(memorySize),
-		finished:    newMemory(memorySize),
+		started:     newMemory(memorySizeOf(o.Lane)),
+		finished:    newMemory(memorySizeOf(o.Lane)),
 		credentials: map[string]sealed{},
 		accounts:    map[place]*account{},
 		wake:        make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),

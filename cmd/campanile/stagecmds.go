@@ -19,6 +19,7 @@ func stageCommands(t *terminal) []*cobra.Command {
 		if err != nil {
 			return fmt.Errorf("--platform: %w", err)
 		}
+		p.collectOften()
 		return p.startSender(transport)
 	})
 	sender.Flags().StringVar(&platform, "platform", "", "apns or fcm")
