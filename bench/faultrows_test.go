@@ -54,11 +54,11 @@ func faultRows(n int, p simulator.Provider) []faultRow {
 			row.cuts, row.own = true, silentPeer
 			r.Every = int64(n / 3)
 		case simulator.FaultDrip: // of a hundred pieces
-			row.own = 100 * time.Millisecond
+			row.cuts, row.own = true, 100*time.Millisecond // a drip may outlast a deadline
 			r.Pause = simulator.Duration(time.Millisecond)
 		case simulator.FaultRST, simulator.FaultRSTRefused, simulator.FaultRSTCancel:
 		case simulator.FaultSlowRead, simulator.FaultStarve:
-			row.own = r.Pause.D()
+			row.cuts, row.own = true, r.Pause.D()
 		}
 		row.rules = []simulator.Rule{r}
 		rows = append(rows, row)

@@ -101,7 +101,7 @@ func runFault(t *testing.T, transport schemas.Transport, row faultRow, n int, lo
 		StallMS: l.stall.Milliseconds(), OwnMS: row.own.Milliseconds(), Seconds: took.Seconds(),
 	}
 	t.Logf("%+v", got)
-	checkFault(t, row, &got, l, &stats)
+	checkFault(t, row, &got, l, &stats, long)
 	const slack = 2 * time.Second // of a machine that has other work
 	if long && l.stall > row.own+slack {
 		t.Errorf("want no stall longer than the fault, %s, got %s", row.own, l.stall)
@@ -109,14 +109,15 @@ func runFault(t *testing.T, transport schemas.Transport, row faultRow, n int, lo
 	return got
 }
 
-func checkFault(t *testing.T, row faultRow, got *faultResult, l *loop, stats *simulator.Stats) {
+func checkFault(t *testing.T, row faultRow, got *faultResult, l *loop, stats *simulator.Stats, long bool) {
 	t.Helper()
 	invalid := l.outcomes[pushv1.Outcome_OUTCOME_TOKEN_INVALID]
 	// A push may be taken, its answer cut off, and its token be called dead at the next try.
 	if late := stats.Ledger.Unique - int64(got.Accepted); late < 0 || late > min(got.Cut+got.Doubt, int64(invalid)) {
 		t.Errorf("want each of the %d accepted in the ledger, and nothing else: got %d", got.Accepted, stats.Ledger.Unique)
 	}
-	if got.Repeats > got.Cut+got.Doubt || !row.cuts && got.Repeats > 0 {
+	// On a machine that has much other work an answer may take longer than a push's two seconds, whatever the fault.
+	if got.Repeats > got.Cut+got.Doubt || long && !row.cuts && got.Repeats > 0 {
 		t.Errorf("want repeats only of answers that were cut (%d, and perhaps %d more), got %d", got.Cut, got.Doubt, got.Repeats)
 	}
 	if got.Dials > got.MostDials {
