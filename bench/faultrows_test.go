@@ -78,7 +78,7 @@ func faultRows(n int, p simulator.Provider) []faultRow {
 			return c.FailTLS(ctx, p, troubleTime)
 		}},
 		faultRow{
-			name: "idle_close", conns: simulator.ConnScenario{IdleClose: simulator.Duration(250 * time.Millisecond)}, own: quietTime, breaks: 3 * faultTimes,
+			name: "idle_close", conns: simulator.ConnScenario{IdleClose: simulator.Duration(250 * time.Millisecond)}, own: quietTime, breaks: 5 * faultTimes,
 			during: func(ctx context.Context, _ *simulator.Client, _ simulator.Provider) error {
 				select {
 				case <-time.After(quietTime):
