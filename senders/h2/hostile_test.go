@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -265,6 +266,36 @@ func TestNothingLeavesBeforeSETTINGSAndOneRequestUntilItsAnswer(t *testing.T) {
 		a.ok(t)
 		b.ok(t)
 	})
+}
+
+// TestAResponseTellsTheWaitForAPlace starts what finds no place, gives it one a second later, and answers another second later.
+func TestAResponseTellsTheWaitForAPlace(t *testing.T) {
+	bubble(t, func(t *testing.T, l *lab) {
+		p := l.proven(setting(http2.SettingMaxConcurrentStreams, 1))
+		waited := make([]time.Duration, 2)
+		var all sync.WaitGroup
+		for i := range waited {
+			all.Add(1)
+			r := &h2.Request{Head: head(t, "host", "/x"), Done: func(_ *h2.Request, res *h2.Response, err error) {
+				if err == nil {
+					waited[i] = res.Waited
+				}
+				all.Done()
+			}}
+			if err := l.c.Start(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range waited {
+			id := p.request()
+			<-time.After(time.Second)
+			p.answer(id)
+		}
+		all.Wait()
+		if waited[0] != 0 || waited[1] < time.Second || waited[1] >= 2*time.Second {
+			t.Errorf("want none, and the second until the first was answered, got %s", waited)
+		}
+	}, func(o *h2.ClientOptions) { o.MaxConns = 1 })
 }
 
 func TestALimitLoweredBelowWhatIsInFlightStopsNewRequests(t *testing.T) {
