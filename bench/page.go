@@ -48,7 +48,7 @@ func (h *harness) pagePebble(ctx context.Context) (rows []Row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	if err := store.Fill(ctx, pagedPhones(h.scaled(pageDevices))); err != nil {
+	if err := h.fill(ctx, store, h.scaled(pageDevices), pagedPhones); err != nil {
 		return nil, err
 	}
 	return h.pageRounds(ctx, "page/pebble/", store, func() (time.Duration, error) { return 0, nil })
@@ -65,7 +65,7 @@ func (h *harness) pagePostgres(ctx context.Context) (rows []Row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	if err := store.Fill(ctx, pagedPhones(h.scaled(pageDevices))); err != nil {
+	if err := h.fill(ctx, store, h.scaled(pageDevices), pagedPhones); err != nil {
 		return nil, err
 	}
 	return h.pageRounds(ctx, "page/postgres/", store, func() (used time.Duration, err error) {

@@ -18,7 +18,7 @@ type Filled struct {
 	State  State // Channels sorted
 }
 
-// Filler is a store that can be given rows without a log: what ten million registrations would take the log an hour for is there in a
+// Filler is a store that can be given rows without a log: what ten million registrations would take the log long for is there in a
 // minute, to measure with. The rows are those that Apply would have written, and the applied offsets stay at zero. Nothing else may use
 // the store meanwhile; after an error it holds some of the rows, and is to be thrown away. rows names a device once.
 type Filler interface {

@@ -32,6 +32,38 @@ func (s *Store) Fill(ctx context.Context, rows iter.Seq[projections.Filled]) err
 	if err != nil {
 		return fmt.Errorf("fill the device store: %w", err)
 	}
+	if err := s.fillTables(ctx, t, rows); err != nil {
+		return fmt.Errorf("fill the device store: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) fillTables(ctx context.Context, t tables, rows iter.Seq[projections.Filled]) error {
+	if s.db.Dialect != PostgreSQL {
+		return s.copyAll(ctx, t, rows)
+	}
+	if err := s.atOnce(ctx, t.sql(sqlBare)); err != nil {
+		return err
+	}
+	if err := s.copyAll(ctx, t, rows); err != nil {
+		return err
+	}
+	if err := s.atOnce(ctx, t.sql(sqlKeys)); err != nil {
+		return err
+	}
+	return s.vacuum(ctx, t)
+}
+
+// atOnce executes statements in a transaction, which is not tried again.
+func (s *Store) atOnce(ctx context.Context, statements string) error {
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, statements)
+		return err
+	})
+}
+
+// copyAll copies into the three tables at the same time.
+func (s *Store) copyAll(ctx context.Context, t tables, rows iter.Seq[projections.Filled]) error {
 	group, filling := errgroup.WithContext(ctx)
 	inputs := make([]chan []projections.Filled, len(copies))
 	for i, c := range copies {
@@ -44,16 +76,7 @@ func (s *Store) Fill(ctx context.Context, rows iter.Seq[projections.Filled]) err
 		})
 	}
 	group.Go(func() error { return deal(filling, rows, inputs) })
-	if err := group.Wait(); err != nil {
-		return fmt.Errorf("fill the device store: %w", err)
-	}
-	if s.db.Dialect != PostgreSQL {
-		return nil
-	}
-	if err := s.vacuum(ctx, t); err != nil {
-		return fmt.Errorf("vacuum the device store: %w", err)
-	}
-	return nil
+	return group.Wait()
 }
 
 // vacuum does what autovacuum would in time. Who has an older snapshot, as autovacuum itself may, keeps it from being done; soon he is gone.

@@ -56,6 +56,10 @@ FROM unnest($1::TEXT[], $2::INT8[], $3::INT8[], $4::BYTEA[], $5::TEXT[], $6::INT
 	// the rest of a channel for a large part of the table, it would read all of that, and sort it, for every page.
 	sqlInOrder = `SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off`
 
+	// sqlBare takes the keys from empty tables, before many rows are copied. PostgreSQL alone is told.
+	sqlBare = `ALTER TABLE devices DROP CONSTRAINT devices_pkey; ALTER TABLE subscriptions DROP CONSTRAINT subscriptions_pkey;
+ALTER TABLE audience DROP CONSTRAINT audience_pkey`
+
 	// sqlFlushed makes PostgreSQL's log of a transaction be written before its end, without which a VACUUM right after it leaves all as it is.
 	sqlFlushed = `SET LOCAL synchronous_commit = on`
 
