@@ -26,6 +26,7 @@ import (
 type server struct {
 	providertest.HTTP
 	transport string // of the providers opened
+	answered  func() // of their accounts
 	inspect   func(req *http.Request, body []byte)
 }
 
@@ -78,7 +79,9 @@ func (s *server) Open(t *testing.T, timeout time.Duration) senders.Provider {
 
 func (s *server) open(t testing.TB, timeout time.Duration) senders.Provider {
 	t.Helper()
-	p, err := apns.Open(t.Context(), account(t), apns.Options{Production: s.URL, RootCAs: s.Roots, Timeout: timeout, Transport: s.transport})
+	a := account(t)
+	a.Answered = s.answered
+	p, err := apns.Open(t.Context(), a, apns.Options{Production: s.URL, RootCAs: s.Roots, Timeout: timeout, Transport: s.transport})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,6 +138,27 @@ func TestPayloadAndHeadersGoOutAsRendered(t *testing.T) {
 			t.Parallel()
 			goOut(t, startFor(t, transport))
 		})
+	}
+}
+
+// TestABatchersAnswersAreTold: who starts pushes by the batch looks at answers when it is told.
+func TestABatchersAnswersAreTold(t *testing.T) {
+	t.Parallel()
+	s := startFor(t, senders.H2Transport)
+	given, told := make(chan struct{}, 1), make(chan bool, 100)
+	s.answered = func() { told <- len(given) == 1 }
+	p := s.Open(t, 0)
+	defer func() { _ = p.Close() }()
+	p.Push(t.Context(), providertest.Request(t, schemas.APNS, s.Token(1)), func(*senders.Request, senders.Result) { given <- struct{}{} })
+	for end := time.After(30 * time.Second); ; {
+		select {
+		case after := <-told:
+			if after {
+				return
+			}
+		case <-end:
+			t.Fatal("the answer was not told after it was given")
+		}
 	}
 }
 

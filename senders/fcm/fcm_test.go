@@ -32,6 +32,7 @@ type server struct {
 	inspect func(body []byte, header http.Header)
 
 	transport string // of the providers opened
+	answered  func() // of their accounts
 }
 
 func start(t testing.TB, transport string) *server {
@@ -117,7 +118,7 @@ func (s *server) Open(t *testing.T, timeout time.Duration) senders.Provider {
 
 func (s *server) open(t testing.TB, timeout time.Duration) senders.Provider {
 	t.Helper()
-	a := senders.Account{App: "moodle", CredentialsID: schemas.NewID(), FCM: credentials(t, s.URL+"/token")}
+	a := senders.Account{App: "moodle", CredentialsID: schemas.NewID(), FCM: credentials(t, s.URL+"/token"), Answered: s.answered}
 	p, err := fcm.Open(t.Context(), a, fcm.Options{Endpoint: s.URL, RootCAs: s.Roots, Timeout: timeout, Transport: s.transport})
 	if err != nil {
 		t.Fatal(err)
@@ -284,6 +285,30 @@ func TestARefusedServiceAccountParksTheApp(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestABatchersAnswersAreTold: who starts pushes by the batch looks at answers when it is told, also where no push left for want of a
+// token.
+func TestABatchersAnswersAreTold(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int32{0, 400} {
+		s := start(t, senders.H2Transport)
+		s.refuse.Store(status)
+		given, told := make(chan struct{}, 1), make(chan bool, 100)
+		s.answered = func() { told <- len(given) == 1 }
+		p := s.Open(t, 0)
+		p.Push(t.Context(), providertest.Request(t, schemas.FCM, s.Token(1)), func(*senders.Request, senders.Result) { given <- struct{}{} })
+		for after, end := false, time.After(30*time.Second); !after; {
+			select {
+			case after = <-told:
+			case <-end:
+				t.Fatal("the answer was not told after it was given")
+			}
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestCredentialsThatCannotWorkSayWhatToDo(t *testing.T) {
