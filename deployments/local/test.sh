@@ -16,7 +16,7 @@ skipped=$(grep -c '"Action":"skip".*"Test":' build/test.json || true)
 echo
 if [ "$skipped" -gt 0 ]; then
   echo "$skipped tests were skipped:"
-  grep -hE '"Action":"output"' build/test.json | grep -E -- '--- SKIP|SKIP:|_test.go:[0-9]+: .*(skip|CAMPANILE_SKIP_REAL|cannot be)' |
+  grep -hE '"Action":"output"' build/test.json | grep -E -- '--- SKIP|SKIP:|\.go:[0-9]+: .*(skip|CAMPANILE_SKIP_REAL|cannot be)' |
     sed -E 's/.*"Output":"(.*)\\n"\}/  \1/' | sort -u
 else
   echo "no test was skipped"
