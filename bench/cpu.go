@@ -67,13 +67,20 @@ func parseStat(text []byte, reaped bool) (time.Duration, error) {
 }
 
 // peakRSS is the most memory that a process had resident, in bytes.
-func peakRSS(pid int) (int64, error) {
+func peakRSS(pid int) (int64, error) { return statusBytes(pid, "VmHWM") }
+
+// fileRSS is how much of a process's resident memory are pages of files, in bytes: its own program's, of which the kernel can take back
+// what it likes.
+func fileRSS(pid int) (int64, error) { return statusBytes(pid, "RssFile") }
+
+// statusBytes is a field of /proc/<pid>/status.
+func statusBytes(pid int, field string) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, fmt.Errorf("read the memory of a process: %w", err)
 	}
 	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if rest, ok := strings.CutPrefix(line, field+":"); ok {
 			fields := strings.Fields(rest)
 			if len(fields) == 2 && fields[1] == "kB" {
 				kib, err := strconv.ParseInt(fields[0], 10, 64)
@@ -81,7 +88,7 @@ func peakRSS(pid int) (int64, error) {
 			}
 		}
 	}
-	return 0, errors.New("read the memory of a process: no VmHWM")
+	return 0, fmt.Errorf("read the memory of a process: no %s", field)
 }
 
 // forgetPeak lets the peak of a process's resident memory begin at what it has now.

@@ -114,6 +114,7 @@ type clientReport struct {
 	Wall     time.Duration `json:"wall"`
 	CPU      time.Duration `json:"cpu"`
 	RSS      int64         `json:"rss"`       // peak, bytes
+	File     int64         `json:"file"`      // of it, pages of the program's file
 	Allocs   uint64        `json:"allocs"`    // objects
 	InFlight float64       `json:"in_flight"` // pushes that waited for an answer, on average over Busy; 0: not known
 	Busy     time.Duration `json:"busy"`      // from the first push to the last answer; 0: not known

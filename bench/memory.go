@@ -47,7 +47,7 @@ func (h *harness) memory(ctx context.Context, transport schemas.Transport) (rows
 		peaks = append(peaks, float64(peak)/1e6)
 	}
 	h.say("%d pushes  %s", r.N, r.describe(0))
-	h.say("MB after each %s: %.0f", sizeName(h.scaled(fewPushes)), peaks)
+	h.say("MB after each %s: %.0f; of them pages of the program's file: %d", sizeName(h.scaled(fewPushes)), peaks, r.File/1e6)
 	few, many := peaks[:1], peaks[len(peaks)-1:]
 	return []Row{
 		row(memoryRow(transport, fewPushes), "MB", few, nil),

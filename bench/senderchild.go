@@ -126,6 +126,9 @@ func (o *senderOrder) measure(ctx context.Context, run pushUntil, until int64) (
 	r.CPU = used - cpu
 	runtime.ReadMemStats(&after)
 	r.Allocs = after.Mallocs - before.Mallocs
+	if r.File, err = fileRSS(os.Getpid()); err != nil {
+		return r, err
+	}
 	r.RSS, err = peakRSS(os.Getpid())
 	return r, err
 }
