@@ -40,7 +40,7 @@ const (
 // Config says how to reach a cluster. The zero value of each field but Brokers works.
 type Config struct {
 	Brokers []string // host:port to start from
-	// Dial opens a connection in place of TCP, as the embedded broker's unix socket wants it.
+	// Dial opens a connection in place of TCP, as the embedded broker wants it.
 	Dial func(ctx context.Context, network, host string) (net.Conn, error)
 	// Prefix stands before the names of topics, groups and transactional ids, so that a cluster can be shared.
 	Prefix string

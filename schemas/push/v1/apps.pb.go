@@ -87,7 +87,7 @@ type AppConfigured struct {
 	UnprovenSitesMayBroadcast bool                   `protobuf:"varint,8,opt,name=unproven_sites_may_broadcast,json=unprovenSitesMayBroadcast,proto3" json:"unproven_sites_may_broadcast,omitempty"`
 	ConfiguredAtUs            int64                  `protobuf:"varint,9,opt,name=configured_at_us,json=configuredAtUs,proto3" json:"configured_at_us,omitempty"`
 	ConfiguredBy              string                 `protobuf:"bytes,10,opt,name=configured_by,json=configuredBy,proto3" json:"configured_by,omitempty"`
-	// Most pushes a second over all processes and both lanes, on top of a provider's own quota; zero: no limit of the app's own.
+	// Most pushes a second over all processes and lanes, on top of a provider's own quota; zero: no limit of the app's own.
 	ApnsRate      float64 `protobuf:"fixed64,11,opt,name=apns_rate,json=apnsRate,proto3" json:"apns_rate,omitempty"`
 	FcmRate       float64 `protobuf:"fixed64,12,opt,name=fcm_rate,json=fcmRate,proto3" json:"fcm_rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
