@@ -31,7 +31,7 @@ func importCommand(t *terminal) *cobra.Command {
 		Long: `An import says to the log what the log does not have yet, and changes nothing of what was decided in Campanile since. So it can run again at any time, while
 Campanile serves too; and one that was stopped, or killed, goes on where it was when it is run again.`,
 	}
-	cmd.AddCommand(importAirNotifierCommand(t), importMoodleCommand(t))
+	cmd.AddCommand(asJob(importAirNotifierCommand(t)), asJob(importMoodleCommand(t)))
 	return cmd
 }
 

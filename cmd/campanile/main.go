@@ -29,15 +29,30 @@ func main() {
 func execute(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRoot(&terminal{environ: environ, in: stdin, out: stdout, err: stderr})
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	ran, err := root.ExecuteContextC(ctx)
+	_, job := ran.Annotations[jobAnnotation]
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil && !job:
 		return 0 // asked to stop, and stopped
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		fmt.Fprintln(stderr, "campanile: interrupted before it was done")
+		return exitInterrupted
 	}
 	fmt.Fprintln(stderr, "campanile:", err)
 	return 1
+}
+
+// exitInterrupted is what shells give for a program that SIGINT ended.
+const exitInterrupted = 130
+
+const jobAnnotation = "job"
+
+// asJob marks a command that has an end: one that is stopped before has not done what it was asked for.
+func asJob(cmd *cobra.Command) *cobra.Command {
+	cmd.Annotations = map[string]string{jobAnnotation: ""}
+	return cmd
 }
 
 // terminal is what a command reads and writes.
@@ -68,8 +83,8 @@ Every flag below "Global Flags" is also a variable (CAMPANILE_HTTP_LISTEN) and a
 	root.AddCommand(
 		upCommand(t),
 		appCommand(t), keyCommand(t), topicsCommand(t), broadcastCommand(t), importCommand(t), shadowCommand(t),
-		statsCommand(t), reconcileCommand(t), rebuildCommand(t),
-		simulatorCommand(t), benchCommand(t), chaosCommand(t),
+		statsCommand(t), asJob(reconcileCommand(t)), rebuildCommand(t),
+		simulatorCommand(t), asJob(benchCommand(t)), asJob(chaosCommand(t)),
 		healthCommand(t), configCommand(t), keyFileCommand(t), engineCommand(t), chdbEngineCommand(t),
 	)
 	root.AddCommand(stageCommands(t)...)

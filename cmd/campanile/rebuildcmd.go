@@ -21,7 +21,7 @@ func rebuildCommand(t *terminal) *cobra.Command {
 		Use:   "rebuild",
 		Short: "Build the device store or the analytics anew from the log, beside those that serve",
 	}
-	cmd.AddCommand(rebuildDevicesCommand(t), rebuildAnalyticsCommand(t))
+	cmd.AddCommand(asJob(rebuildDevicesCommand(t)), asJob(rebuildAnalyticsCommand(t)))
 	return cmd
 }
 

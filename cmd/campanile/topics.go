@@ -20,7 +20,7 @@ func topicsCommand(t *terminal) *cobra.Command {
 	cmd.AddCommand(
 		topicsPlanCommand(t, "plan", "Print what has to be created or changed in the cluster, for whoever has the rights", false),
 		topicsPlanCommand(t, "apply", "Create and change what `plan` prints", true),
-		topicsGroupsCommand(t), topicsResetCommand(t), topicsForgetCommand(t), topicsCopyCommand(t),
+		topicsGroupsCommand(t), topicsResetCommand(t), topicsForgetCommand(t), asJob(topicsCopyCommand(t)),
 	)
 	return cmd
 }
