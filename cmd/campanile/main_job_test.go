@@ -25,8 +25,10 @@ func TestAJobThatIsInterruptedHasFailed(t *testing.T) {
 		{"reconcile", exitInterrupted}, {"projector", 0},
 	} {
 		var stdout, stderr bytes.Buffer
-		args := []string{test.command, "--data", t.TempDir(), "--kafka-brokers", "127.0.0.1:1",
-			"--vault-master-key-file", filepath.Join(secrets, "master.key"), "--vault-hash-key-file", filepath.Join(secrets, "hash.key")}
+		args := []string{
+			test.command, "--data", t.TempDir(), "--kafka-brokers", "127.0.0.1:1",
+			"--vault-master-key-file", filepath.Join(secrets, "master.key"), "--vault-hash-key-file", filepath.Join(secrets, "hash.key"),
+		}
 		if got := execute(ctx, args, nil, strings.NewReader(""), &stdout, &stderr); got != test.want {
 			t.Errorf("%s: want exit status %d, got %d: %s", test.command, test.want, got, &stderr)
 		}
