@@ -13,8 +13,10 @@ import (
 )
 
 // adjust decides where each assigned partition starts: at the stage's own position, or else at the group's. A place that is
-// gone ends the stage, or is a gap.
+// gone ends the stage, or is a gap. A stage that is ahead of its group was stopped between its rows and its commit, and the
+// commit is made up for here: if nothing comes after, no other would be, and the group would seem to be behind for ever.
 func (m *membership) adjust(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	late := map[string]map[int32]kgo.EpochOffset{}
 	for name, partitions := range offsets {
 		topic := m.l.topic(name)
 		own, err := m.positions(ctx, topic, slices.Sorted(maps.Keys(partitions)))
@@ -47,9 +49,27 @@ func (m *membership) adjust(ctx context.Context, offsets map[string]map[int32]kg
 				m.fail(err)
 				return nil, err
 			}
+			if at > offset.EpochOffset().Offset {
+				if late[name] == nil {
+					late[name] = map[int32]kgo.EpochOffset{}
+				}
+				late[name][p] = kgo.EpochOffset{Epoch: -1, Offset: at}
+			}
 		}
 	}
+	m.commitLate(ctx, late)
 	return offsets, nil
+}
+
+func (m *membership) commitLate(ctx context.Context, offsets map[string]map[int32]kgo.EpochOffset) {
+	if len(offsets) == 0 || m.session != nil { // a transactional stage's offsets are in its transactions
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, rebalanceGrace)
+	defer cancel()
+	if err := commitOffsets(ctx, m.client, offsets); err != nil {
+		m.log.Warn("offsets not committed", "error", err) // a later batch's are, or the next assignment's
+	}
 }
 
 func (m *membership) positions(ctx context.Context, topic schemas.Topic, partitions []int32) (map[int32]int64, error) {

@@ -39,6 +39,7 @@ func RunSuite(t *testing.T, place func(tb testing.TB) eventlog.Config) {
 		"IdlePartitionsAreVisited":              testIdle,
 		"StateIsRestoredFromItsOutput":          testRestore,
 		"PositionsOfTheStageWin":                testPositions,
+		"PositionsAheadAreCommitted":            testPositionsAhead,
 		"LostPlaceStopsUntilReset":              testLostPlace,
 		"ExpendableStagesAreToldOfGaps":         testGap,
 		"LostRangeStopsTheStage":                testLostRange,

@@ -423,6 +423,26 @@ func testPositions(t *testing.T, b *bench) {
 	}
 }
 
+// testPositionsAhead: a stage that was killed between its rows and its commit has nothing left to handle, and is not behind for ever.
+func testPositionsAhead(t *testing.T, b *bench) {
+	b.register(t, numbered("token", 40)...)
+	o := projector()
+	o.Positions = func(ctx context.Context, topic schemas.Topic, _ []int32) (map[int32]int64, error) {
+		ends, err := b.log.Ends(ctx, topic)
+		own := map[int32]int64{}
+		for p, end := range ends {
+			own[int32(p)] = end
+		}
+		return own, err
+	}
+	h := &registrations{seen: map[string]int{}}
+	run(t, func(ctx context.Context) error { return b.log.RunTransform(ctx, o, h) })
+	eventually(t, "the group is where the stage is", func() bool { return b.lag(t, schemas.GroupProjector, schemas.Devices) == 0 })
+	if got := h.count(); got != 0 {
+		t.Errorf("want nothing handled, got %d devices", got)
+	}
+}
+
 func testLostPlace(t *testing.T, b *bench) {
 	b.notify(t, numbered("token", 10)...)
 	if err := b.log.ForgetGroup(t.Context(), schemas.GroupDirectRouter); err != nil {
