@@ -46,7 +46,7 @@ type DeliverOptions struct {
 	Topics []schemas.Topic // of one transport and lane: sends and its retry tiers
 	Stage  string          // in log lines and metrics
 	Window int             // records in flight for each partition; 0: 8192
-	// Total bounds the records over all partitions that were given and whose ends the log has not acknowledged; 0: 12,000. Beyond it
+	// Total bounds the records over all partitions that were given and whose ends the log has not acknowledged; 0: 8,000. Beyond it
 	// each partition goes on with its equal part.
 	Total int
 	// NotBefore is when the time of a record of a retry tier comes, in Unix microseconds; nil, or 0: now. The records behind it in
@@ -60,7 +60,7 @@ type DeliverOptions struct {
 
 const (
 	defaultWindow  = 8192
-	defaultTotal   = 12_000
+	defaultTotal   = 8_000
 	commitEvery    = time.Second
 	drainPushing   = time.Second     // at a revocation, for everything to finish
 	drainAnswers   = 8 * time.Second // and then, with no new pushes, for what was pushed to be answered
@@ -68,7 +68,9 @@ const (
 	drainAppending = 4 * time.Second // for outcomes to be acknowledged
 	pollRecords    = 4096
 	// A pause throws away what was fetched of the partition and not polled.
-	fetchPartitionBytes = 256 << 10
+	fetchPartitionBytes = 128 << 10
+	// pollAnyway is how long a partition that has room may wait behind others that have none before they are paused.
+	pollAnyway = 100 * time.Millisecond
 )
 
 // RunDeliver runs a Deliverer as one member of its group until ctx ends, whose error it then returns. Before, it waits for
@@ -103,6 +105,7 @@ func (l *Log) RunDeliver(ctx context.Context, o DeliverOptions, d Deliverer) err
 		s := &delivery{
 			l: l, o: o, handler: d, layout: layout, log: log, meter: meter,
 			windows: map[place]*window{},
+			spare:   make(chan *outcomes, spares),
 			dirty:   make(chan struct{}, 1), urgent: make(chan struct{}, 1), settled: make(chan struct{}, 1),
 			heard: newHeard(l.cfg.SessionTimeout / 2),
 			crowd: crowd{most: int64(o.Total)},
@@ -145,7 +148,7 @@ type delivery struct {
 	heard      *heard
 	crowd      crowd
 
-	pool                   sync.Pool     // *outcomes
+	spare                  chan *outcomes
 	dirty, urgent, settled chan struct{} // one value: outcomes wait; some window's are many; something was acknowledged
 
 	mu       sync.Mutex
@@ -233,11 +236,34 @@ func (d *delivery) poll(ctx context.Context) kgo.Fetches {
 	if d.movable() { // what woke us before we could be woken
 		cancel()
 	}
-	fetches := d.client.PollRecords(ctx, pollRecords)
+	n := d.appetite()
+	if n == 0 {
+		timer := time.NewTimer(pollAnyway)
+		select {
+		case <-ctx.Done():
+			n = 1
+		case <-timer.C:
+			n = pollRecords
+		}
+		timer.Stop()
+	}
+	fetches := d.client.PollRecords(ctx, n)
 	d.mu.Lock()
 	d.wakePoll = nil
 	d.mu.Unlock()
 	return fetches
+}
+
+// appetite is how many records may be polled, so that few wait beside those in memory; 0: none before there is room for those that have
+// come. What is not polled keeps the client from fetching more, and nothing that was fetched is thrown away as by a pause.
+func (d *delivery) appetite() int {
+	n := max(d.o.Total/4, 1)
+	for _, w := range d.owned() {
+		if w.wake == 0 && w.wantsRoom() {
+			n -= w.backlog.len()
+		}
+	}
+	return min(max(n, 0), pollRecords)
 }
 
 func (d *delivery) wakeLoop() {
@@ -306,7 +332,7 @@ func (d *delivery) deliverAll() {
 		if w.isReady() {
 			d.deliver(w, now)
 		}
-		enough := min(d.o.Window/2, d.o.Total/4) // a window's worth is fetched ahead
+		enough := min(d.o.Window/2, d.o.Total/4) // so much is fetched ahead, and what the client holds
 		if w.paused {
 			enough /= 4
 		}

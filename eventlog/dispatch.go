@@ -13,6 +13,13 @@ func (w *window) full() bool {
 	return w.waiting || !w.session.crowd.room(w.held)
 }
 
+// wantsRoom reports whether nothing keeps the window's backlog waiting but the room among all.
+func (w *window) wantsRoom() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ready && !w.waiting
+}
+
 func (w *window) isReady() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

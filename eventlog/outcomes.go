@@ -18,9 +18,10 @@ const (
 	flushAfter = 10 * time.Millisecond // of the first outcome: nobody waits for it, and batches are cheaper than records
 	// flushLinger lets the outcomes of all windows, which are flushed one after the other, go to the broker in one request.
 	flushLinger = time.Millisecond
+	spares      = 16 // outcomes that wait to be used again, at half a megabyte
 )
 
-// outcomes are what completions of one window said, appended together. Pooled.
+// outcomes are what completions of one window said, appended together. Used again.
 type outcomes struct {
 	window *window
 	out    *schemas.Out
@@ -42,8 +43,10 @@ type item struct {
 }
 
 func (d *delivery) newOutcomes(w *window) *outcomes {
-	o, ok := d.pool.Get().(*outcomes)
-	if !ok {
+	var o *outcomes
+	select {
+	case o = <-d.spare:
+	default:
 		o = &outcomes{out: schemas.NewOut(d.layout)}
 		o.promise = o.keep
 	}
@@ -99,7 +102,10 @@ func (d *delivery) landed(o *outcomes) {
 	o.window = nil
 	o.out.Reset()
 	o.items = o.items[:0]
-	d.pool.Put(o)
+	select {
+	case d.spare <- o:
+	default:
+	}
 }
 
 func (d *delivery) wakeFlusher(full bool) {

@@ -3,7 +3,7 @@ package eventlog
 import (
 	"bytes"
 	"encoding/binary"
-	"math/bits"
+	"slices"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -13,29 +13,65 @@ import (
 // batch's memory comes back when each of its records has been recycled; what never is, is the garbage collector's. The zero value is
 // ready.
 type recycling struct {
-	bytes   [classes]sync.Pool // *[]byte, of at least 2^i bytes
-	records [classes]sync.Pool // *[]kgo.Record, of at least 2^i
+	bytes   shelf[byte]
+	records shelf[kgo.Record]
 }
 
 const (
-	classes   = 22
 	fewBytes  = 4 << 10 // and
 	fewRecord = 16      // records are not worth the trouble; the direct lane's batches are small
+
+	idleBytes   = 4 << 20 // wait on the shelf at most, and
+	idleRecords = 16 << 10
 )
 
-// class is that of the pool whose pieces hold n.
-func class(n int) int { return bits.Len(uint(n - 1)) }
+// shelf keeps pieces of memory for who asks next. Other than a sync.Pool it is not emptied by each collection of garbage, whose work is
+// the more often to be done the more is thrown away. The zero value is empty.
+type shelf[T any] struct {
+	mu     sync.Mutex
+	pieces [][]T // the oldest first; a dozen
+	held   int   // elements
+}
+
+// get returns an empty piece for n.
+func (s *shelf[T]) get(n int) []T {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	best := -1
+	for i, p := range s.pieces {
+		if cap(p) >= n && cap(p) <= 2*n && (best < 0 || cap(p) < cap(s.pieces[best])) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return make([]T, 0, n+n/8) // the next batch will be about as large
+	}
+	p := s.pieces[best]
+	s.pieces = slices.Delete(s.pieces, best, best+1)
+	s.held -= cap(p)
+	return p
+}
+
+// put keeps p, and forgets the oldest pieces if there are more than most elements then.
+func (s *shelf[T]) put(p []T, most int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pieces = append(s.pieces, p[:0])
+	s.held += cap(p)
+	old := 0
+	for ; s.held > most; old++ {
+		s.held -= cap(s.pieces[old])
+	}
+	s.pieces = slices.Delete(s.pieces, 0, old)
+}
 
 // GetDecompressBytes implements kgo.PoolDecompressBytes. What is too short for a batch the client replaces.
 func (p *recycling) GetDecompressBytes(compressed []byte, codec kgo.CompressionCodecType) []byte {
 	n := unpacked(compressed, codec)
-	if n < fewBytes || class(n) >= classes {
+	if n < fewBytes {
 		return nil
 	}
-	if b, ok := p.bytes[class(n)].Get().(*[]byte); ok {
-		return *b
-	}
-	return make([]byte, 0, 1<<class(n))
+	return p.bytes.get(n)
 }
 
 // javaSnappy is the head of Java's framing of snappy.
@@ -53,26 +89,23 @@ func unpacked(compressed []byte, codec kgo.CompressionCodecType) int {
 
 // PutDecompressBytes implements kgo.PoolDecompressBytes.
 func (p *recycling) PutDecompressBytes(b []byte) {
-	if i := bits.Len(uint(cap(b))) - 1; cap(b) >= fewBytes && i < classes {
-		p.bytes[i].Put(&b)
+	if cap(b) >= fewBytes {
+		p.bytes.put(b, idleBytes)
 	}
 }
 
 // GetRecords implements kgo.PoolRecords.
 func (p *recycling) GetRecords(n int) []kgo.Record {
-	if n < fewRecord || class(n) >= classes {
+	if n < fewRecord {
 		return make([]kgo.Record, 0, n)
 	}
-	if r, ok := p.records[class(n)].Get().(*[]kgo.Record); ok {
-		return *r
-	}
-	return make([]kgo.Record, 0, 1<<class(n))
+	return p.records.get(n)
 }
 
 // PutRecords implements kgo.PoolRecords.
 func (p *recycling) PutRecords(r []kgo.Record) {
-	if i := bits.Len(uint(cap(r))) - 1; cap(r) >= fewRecord && i < classes {
-		p.records[i].Put(&r)
+	if cap(r) >= fewRecord {
+		p.records.put(r, idleRecords)
 	}
 }
 

@@ -17,12 +17,12 @@ func TestMemoryComesBackAndFits(t *testing.T) {
 		least      int
 		most       int
 	}{
-		"its size is known":         {snappy(100_000), kgo.CodecSnappy, 100_000, 1 << 17},
+		"its size is known":         {snappy(100_000), kgo.CodecSnappy, 100_000, 112_500},
 		"a small batch":             {snappy(300), kgo.CodecSnappy, 0, 0},
-		"framed snappy":             {append([]byte("\x82SNAPPY\x00"), make([]byte, 10_000)...), kgo.CodecSnappy, 40_000, 1 << 16},
+		"framed snappy":             {append([]byte("\x82SNAPPY\x00"), make([]byte, 10_000)...), kgo.CodecSnappy, 40_000, 45_036},
 		"a size beyond all batches": {snappy(1 << 40), kgo.CodecSnappy, 0, 0},
-		"a guess":                   {make([]byte, 30_000), kgo.CodecZstd, 120_000, 1 << 17},
-		"a guess is bounded":        {make([]byte, 1<<20), kgo.CodecLz4, batchMaxBytes, batchMaxBytes},
+		"a guess":                   {make([]byte, 30_000), kgo.CodecZstd, 120_000, 135_000},
+		"a guess is bounded":        {make([]byte, 1<<20), kgo.CodecLz4, batchMaxBytes, batchMaxBytes + batchMaxBytes/8},
 		"nothing":                   {nil, kgo.CodecSnappy, 0, 0},
 	} {
 		b := p.GetDecompressBytes(c.compressed, c.codec)
@@ -43,6 +43,35 @@ func TestMemoryComesBackAndFits(t *testing.T) {
 			t.Errorf("want room for %d records, got %d", n, cap(r))
 		}
 		p.PutRecords(r)
+	}
+}
+
+func TestAShelfFillsWithWhatIsAskedFor(t *testing.T) {
+	t.Parallel()
+	var s shelf[byte]
+	const most = 1000
+	s.put(make([]byte, 7, 900), most)
+	if p := s.get(400); cap(p) >= 900 {
+		t.Fatalf("want nothing larger than twice what is asked for, got %d", cap(p))
+	}
+	first := s.get(800)
+	if len(first) != 0 || cap(first) != 900 || s.held != 0 {
+		t.Fatalf("want the piece that was put, empty, and none left, got %d of %d, and %d left", len(first), cap(first), s.held)
+	}
+	s.put(first, most)
+	for range 3 { // what is put now is what is asked for now
+		s.put(make([]byte, 0, 300), most)
+	}
+	if s.held != 900 || len(s.pieces) != 3 {
+		t.Fatalf("want the oldest forgotten, got %d pieces of %d", len(s.pieces), s.held)
+	}
+	s.put(make([]byte, 0, 310), most)
+	if p := s.get(290); cap(p) != 300 {
+		t.Fatalf("want the smallest that is large enough, got %d", cap(p))
+	}
+	s.put(make([]byte, 0, 5000), most)
+	if s.held != 0 || len(s.pieces) != 0 {
+		t.Fatalf("want nothing kept beyond the bound, got %d pieces of %d", len(s.pieces), s.held)
 	}
 }
 

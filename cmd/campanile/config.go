@@ -144,7 +144,7 @@ func settings() []setting {
 		{key: "senders.tiers", def: []time.Duration{10 * time.Second, time.Minute, 15 * time.Minute, 30 * time.Second}, usage: "delays of the three retry tiers, and of the look at parked sends"},
 		{key: "senders.window", def: 8192, usage: "pushes in flight for each partition"},
 		{key: "senders.in_flight", def: 4000, usage: "pushes in flight of a transport's lane, over all apps; an app gets half at most, and less while its provider answers late"},
-		{key: "senders.in_memory", def: 0, usage: "sends of a transport's lane that a process has in memory, waiting or in flight, beyond which each partition goes on with its equal part; 0: three times senders.in_flight"},
+		{key: "senders.in_memory", def: 0, usage: "sends of a transport's lane that a process has in memory, waiting or in flight, beyond which each partition goes on with its equal part; 0: twice senders.in_flight"},
 		{key: "senders.gc_percent", def: senders.GCPercent, usage: "how much the heap of a process of senders alone may grow between garbage collections, percent, where senders.transport is h2 and GOGC is not set; 0: Go's default"},
 		{key: "senders.fcm_quota", def: float64(senders.FCMQuota), usage: "pushes a second that an FCM project takes, over all processes; 0: no limit"},
 		{key: "senders.fcm_quotas", def: []string{}, usage: "projects with another quota, as project=pushes a second"},

@@ -226,7 +226,7 @@ func (p *process) startSender(t schemas.Transport) error {
 	catalog := senders.NewCatalog()
 	broadcasts := p.log.Follow(name+".broadcasts", catalog.ApplyBroadcasts, schemas.Broadcasts)
 	p.follow(name+".broadcasts", broadcasts)
-	const ahead = 3 // times what is in flight: a lane's queue, and outcomes on their way to the log
+	const ahead = 2 // times what is in flight: outcomes on their way to the log, and a lane's queue
 	inMemory := p.cfg.Senders.InMemory
 	if inMemory == 0 {
 		inMemory = ahead * p.cfg.Senders.InFlight
