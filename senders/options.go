@@ -14,9 +14,9 @@ import (
 )
 
 // GCPercent is how much the heap of a process of senders alone may grow between two garbage collections, in percent (debug.SetGCPercent),
-// where they push through closet h2: a push leaves 0.2 kB of garbage and most of the heap has no pointers, so that collecting twice as
-// often costs little.
-const GCPercent = 50
+// where they push through closet h2: a push leaves 0.1 kB of garbage and most of the heap has no pointers, so that collecting three
+// times as often costs little: some 13 MB less for 0.2 µs a push.
+const GCPercent = 30
 
 // Options are what New needs. Those under "Defaults" may be zero.
 type Options struct {
