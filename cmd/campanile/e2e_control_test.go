@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -102,7 +103,11 @@ func steerRounds(t *testing.T, rounds int, devices int64, steer func(t *testing.
 	t.Helper()
 	c := &controlRoom{
 		w: newWorld(t, "--mix", "unavailable=0.02,PayloadTooLarge=0.01"), n: devices, window: 1024,
-		settings: []string{"CAMPANILE_SENDERS_WINDOW=1024", "CAMPANILE_ROUTER_MAX_PAGE=2000", withoutAnalytics},
+		settings: []string{
+			"CAMPANILE_SENDERS_WINDOW=1024", "CAMPANILE_ROUTER_MAX_PAGE=2000", withoutAnalytics,
+			// Two to five seconds a broadcast: there is time for an order, and for many broadcasts.
+			fmt.Sprintf("CAMPANILE_SENDERS_FCM_QUOTA=%d", proof(10_000, 60_000)), "CAMPANILE_SENDERS_FCM_RAMP=" + proof("1m", "1s"),
+		},
 	}
 	c.u = c.w.up(t, c.settings...)
 	c.w.app(t, app)
