@@ -23,13 +23,14 @@ const (
 
 	idleBytes   = 4 << 20 // wait on the shelf at most, and
 	idleRecords = 16 << 10
+	idlePieces  = 64
 )
 
 // shelf keeps pieces of memory for who asks next. Other than a sync.Pool it is not emptied by each collection of garbage, whose work is
 // the more often to be done the more is thrown away. The zero value is empty.
 type shelf[T any] struct {
 	mu     sync.Mutex
-	pieces [][]T // the oldest first; a dozen
+	pieces [][]T // the oldest first
 	held   int   // elements
 }
 
@@ -52,14 +53,14 @@ func (s *shelf[T]) get(n int) []T {
 	return p
 }
 
-// put keeps p, and forgets the oldest pieces if there are more than most elements then.
+// put keeps p, and forgets the oldest pieces if there are more than most elements then, or too many pieces to look through.
 func (s *shelf[T]) put(p []T, most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pieces = append(s.pieces, p[:0])
 	s.held += cap(p)
 	old := 0
-	for ; s.held > most; old++ {
+	for ; s.held > most || len(s.pieces)-old > idlePieces; old++ {
 		s.held -= cap(s.pieces[old])
 	}
 	s.pieces = slices.Delete(s.pieces, 0, old)

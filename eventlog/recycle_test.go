@@ -73,6 +73,12 @@ func TestAShelfFillsWithWhatIsAskedFor(t *testing.T) {
 	if s.held != 0 || len(s.pieces) != 0 {
 		t.Fatalf("want nothing kept beyond the bound, got %d pieces of %d", len(s.pieces), s.held)
 	}
+	for range 2 * idlePieces {
+		s.put(make([]byte, 0, 5), most)
+	}
+	if len(s.pieces) != idlePieces || s.held != 5*idlePieces {
+		t.Fatalf("want few pieces to look through, got %d pieces of %d", len(s.pieces), s.held)
+	}
 }
 
 func TestABacklogKeepsItsOrder(t *testing.T) {
