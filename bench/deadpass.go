@@ -50,11 +50,7 @@ func (u *runningUp) deadPass(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
-	text, err := moodle.Broadcast(ctx, siteChannel, payload().Body)
-	if err != nil {
-		return 0, err
-	}
-	id, err := schemas.ParseID(text)
+	id, err := moodle.toAll(ctx)
 	if err != nil {
 		return 0, err
 	}

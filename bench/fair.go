@@ -182,11 +182,7 @@ func (u *runningUp) directWhileBroadcasting(ctx context.Context) (s span, cores 
 		}
 		began := time.Now()
 		moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
-		text, err := moodle.Broadcast(ctx, siteChannel, payload().Body)
-		if err != nil {
-			return err
-		}
-		id, err := schemas.ParseID(text)
+		id, err := moodle.toAll(ctx)
 		if err != nil {
 			return err
 		}

@@ -385,13 +385,18 @@ func (u *running) broadcasts(ctx context.Context, name string, round, count int)
 // ofIt stands before the names of processes whose CPU time is in the figure.
 const ofIt = "of it "
 
+// toAll broadcasts to all devices.
+func (m *Moodle) toAll(ctx context.Context) (schemas.ID, error) {
+	text, err := m.Broadcast(ctx, siteChannel, payload().Body)
+	if err != nil {
+		return schemas.ID{}, err
+	}
+	return schemas.ParseID(text)
+}
+
 // reach broadcasts to all devices, and returns when the last answer is counted.
 func (u *running) reach(ctx context.Context, moodle Moodle) (n int, err error) {
-	text, err := moodle.Broadcast(ctx, siteChannel, payload().Body)
-	if err != nil {
-		return 0, err
-	}
-	id, err := schemas.ParseID(text)
+	id, err := moodle.toAll(ctx)
 	if err != nil {
 		return 0, err
 	}

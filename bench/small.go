@@ -119,11 +119,7 @@ func (u *runningUp) smallBeside(ctx context.Context, n int) (s span, cores float
 			return err
 		}
 		for over := false; !over; {
-			text, err := moodle.Broadcast(ctx, siteChannel, payload().Body)
-			if err != nil {
-				return err
-			}
-			id, err := schemas.ParseID(text)
+			id, err := moodle.toAll(ctx)
 			if err != nil {
 				return err
 			}

@@ -107,11 +107,7 @@ func (u *runningUp) storm(ctx context.Context, kind stormKind) (r stormRound, er
 		return r, err
 	}
 	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
-	text, err := moodle.Broadcast(ctx, siteChannel, payload().Body)
-	if err != nil {
-		return r, err
-	}
-	id, err := schemas.ParseID(text)
+	id, err := moodle.toAll(ctx)
 	if err != nil {
 		return r, err
 	}

@@ -189,8 +189,7 @@ func (d *delivery) run(ctx context.Context) error {
 	helpers.Go(func() { d.flush(work) })
 	helpers.Go(func() { d.commitOften(work) })
 	err = d.loop(ctx)
-	cancel(err)
-	d.takeovers.Wait()
+	d.endLife(err)
 	d.release(d.owned()) //nolint:contextcheck // it outlives ctx: it records what was pushed
 	stop()
 	helpers.Wait()

@@ -311,11 +311,7 @@ func (m *membership) appendAndCommit(ctx context.Context, ready []*part) {
 		if p.done == 0 {
 			continue
 		}
-		name := m.l.name(p.at.topic)
-		if offsets[name] == nil {
-			offsets[name] = map[int32]kgo.EpochOffset{}
-		}
-		offsets[name][p.at.partition] = kgo.EpochOffset{Epoch: p.epoch, Offset: p.pending[p.done-1].Offset + 1}
+		set(offsets, m.l.name(p.at.topic), p.at.partition, kgo.EpochOffset{Epoch: p.epoch, Offset: p.pending[p.done-1].Offset + 1})
 	}
 	if len(offsets) == 0 {
 		return
@@ -338,6 +334,14 @@ func (m *membership) awaitCommit() {
 	if m.committed != nil {
 		<-m.committed
 	}
+}
+
+// set puts a partition's value where franz-go wants it.
+func set[V any](byTopic map[string]map[int32]V, topic string, partition int32, v V) {
+	if byTopic[topic] == nil {
+		byTopic[topic] = map[int32]V{}
+	}
+	byTopic[topic][partition] = v
 }
 
 // commitOffsets commits, and returns the first error of any partition.

@@ -77,13 +77,30 @@ func (d *delivery) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 		}
 	}
 	if len(windows) > 0 {
-		d.takeovers.Go(func() {
+		d.takeOverSoon(func() {
 			if err := d.takeOver(d.life, windows); err != nil && d.life.Err() == nil {
 				d.fail(fmt.Errorf("take partitions over: %w", err))
 			}
 		})
 	}
 	return offsets, nil
+}
+
+// takeOverSoon starts a takeover, unless the life is over: the client may assign until it is closed.
+func (d *delivery) takeOverSoon(takeOver func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.life.Err() == nil {
+		d.takeovers.Go(takeOver)
+	}
+}
+
+// endLife ends the life and waits for the takeovers; none begins after.
+func (d *delivery) endLife(err error) {
+	d.mu.Lock()
+	d.fail(err)
+	d.mu.Unlock()
+	d.takeovers.Wait()
 }
 
 // revoked gives partitions up: what was pushed is waited for, recorded and committed.
@@ -277,11 +294,8 @@ func (d *delivery) commitAll(ctx context.Context, windows []*window) {
 			continue
 		}
 		name := d.l.name(w.at.topic)
-		if offsets[name] == nil {
-			offsets[name], marks[name] = map[int32]kgo.EpochOffset{}, map[int32]string{}
-		}
-		offsets[name][w.at.partition] = kgo.EpochOffset{Epoch: -1, Offset: at}
-		marks[name][w.at.partition] = m.String()
+		set(offsets, name, w.at.partition, kgo.EpochOffset{Epoch: -1, Offset: at})
+		set(marks, name, w.at.partition, m.String())
 		w.committed, w.marked = at, m
 		moved = append(moved, w)
 	}

@@ -50,10 +50,7 @@ func (m *membership) adjust(ctx context.Context, offsets map[string]map[int32]kg
 				return nil, err
 			}
 			if at > offset.EpochOffset().Offset {
-				if late[name] == nil {
-					late[name] = map[int32]kgo.EpochOffset{}
-				}
-				late[name][p] = kgo.EpochOffset{Epoch: -1, Offset: at}
+				set(late, name, p, kgo.EpochOffset{Epoch: -1, Offset: at})
 			}
 		}
 	}

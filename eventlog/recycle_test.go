@@ -9,7 +9,6 @@ import (
 
 func TestMemoryComesBackAndFits(t *testing.T) {
 	t.Parallel()
-	p := &recycling{}
 	snappy := func(n int) []byte { return binary.AppendUvarint(nil, uint64(n)) }
 	for name, c := range map[string]struct {
 		compressed []byte
@@ -25,12 +24,17 @@ func TestMemoryComesBackAndFits(t *testing.T) {
 		"a guess is bounded":        {make([]byte, 1<<20), kgo.CodecLz4, batchMaxBytes, batchMaxBytes + batchMaxBytes/8},
 		"nothing":                   {nil, kgo.CodecSnappy, 0, 0},
 	} {
+		p := &recycling{} // with nothing on its shelf
 		b := p.GetDecompressBytes(c.compressed, c.codec)
 		if cap(b) < c.least || cap(b) > c.most {
 			t.Errorf("%s: want room for %d to %d, got %d", name, c.least, c.most, cap(b))
 		}
 		p.PutDecompressBytes(b)
+		if again := p.GetDecompressBytes(c.compressed, c.codec); cap(again) != cap(b) {
+			t.Errorf("%s: want what was put, of %d, got %d", name, cap(b), cap(again))
+		}
 	}
+	p := &recycling{}
 	p.PutDecompressBytes(make([]byte, 0, 70_000)) // not a power of two: it fits what asks for 64 KiB
 	for range 100 {
 		if b := p.GetDecompressBytes(snappy(1<<17), kgo.CodecSnappy); cap(b) < 1<<17 {

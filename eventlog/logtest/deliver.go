@@ -335,13 +335,20 @@ func testStop(t *testing.T, b *bench) {
 	}
 }
 
+// owner delivers, by a process that can be killed, until so many are pushed.
+func (b *bench) owner(t *testing.T, o eventlog.DeliverOptions, what string, pushes int) (h *pusher, kill func()) {
+	t.Helper()
+	log, kill := b.killable(t)
+	h = newPusher()
+	b.deliver(t, log, o, h)
+	eventually(t, what, func() bool { return h.pushed() == pushes })
+	return h, kill
+}
+
 func testTakeover(t *testing.T, b *bench) {
 	o := sender()
 	first := b.request(t, 1, 0, 100)
-	log, kill := b.killable(t)
-	h := newPusher()
-	b.deliver(t, log, o, h)
-	eventually(t, "all are pushed", func() bool { return h.pushed() == 100 })
+	h, kill := b.owner(t, o, "all are pushed", 100)
 	answered := map[string]bool{}
 	for i, token := range first {
 		if i%3 != 0 {
@@ -354,10 +361,7 @@ func testTakeover(t *testing.T, b *bench) {
 	kill()
 
 	// A second owner learns what is done, does nothing, and is killed too: the third must inherit it.
-	log, kill = b.killable(t)
-	h = newPusher()
-	b.deliver(t, log, o, h)
-	eventually(t, "the second owner pushes what was not recorded", func() bool { return h.pushed() == 100-len(answered) })
+	h, kill = b.owner(t, o, "the second owner pushes what was not recorded", 100-len(answered))
 	if h.remembered != len(answered) {
 		t.Errorf("want %d ends remembered, got %d", len(answered), h.remembered)
 	}
@@ -416,10 +420,7 @@ func (b *bench) mark(t *testing.T, p int32) string {
 func testMoved(t *testing.T, b *bench) {
 	o := sender()
 	tokens := b.request(t, 1, 0, 10)
-	log, kill := b.killable(t)
-	h := newPusher()
-	b.deliver(t, log, o, h)
-	eventually(t, "all are pushed", func() bool { return h.pushed() == 10 })
+	h, kill := b.owner(t, o, "all are pushed", 10)
 	for _, token := range tokens[5:] {
 		h.take(token).move(2, token)
 	}
@@ -442,10 +443,7 @@ func testMoved(t *testing.T, b *bench) {
 func testLateOwner(t *testing.T, b *bench) {
 	o := sender()
 	tokens := b.request(t, 1, 0, 9)
-	log, kill := b.killable(t)
-	h := newPusher()
-	b.deliver(t, log, o, h)
-	eventually(t, "all are pushed", func() bool { return h.pushed() == 9 })
+	h, kill := b.owner(t, o, "all are pushed", 9)
 	var late []push
 	for i, token := range tokens {
 		if q := h.take(token); i < 6 {
@@ -457,10 +455,7 @@ func testLateOwner(t *testing.T, b *bench) {
 	eventually(t, "the moved ones come again from their tier", func() bool { return h.pushed() == 12 })
 	kill()
 
-	log, kill = b.killable(t)
-	h = newPusher()
-	b.deliver(t, log, o, h)
-	eventually(t, "the second owner pushes what was not finished", func() bool { return h.pushed() == 9 })
+	h, kill = b.owner(t, o, "the second owner pushes what was not finished", 9)
 	marker := b.device(1, 100)
 	b.append(t, func(out *schemas.Out) {
 		tier := schemas.SendTopic{Transport: schemas.FCM, Lane: schemas.Direct, Tier: 1}

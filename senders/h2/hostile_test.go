@@ -298,15 +298,19 @@ func TestAResponseTellsTheWaitForAPlace(t *testing.T) {
 	}, func(o *h2.ClientOptions) { o.MaxConns = 1 })
 }
 
+// startEach starts n requests, each when the peer has the one before.
+func (l *lab) startEach(n int, p *peer) (all []pending, ids []uint32) {
+	for range n {
+		all = append(all, l.start(0))
+		ids = append(ids, p.request())
+	}
+	return all, ids
+}
+
 func TestALimitLoweredBelowWhatIsInFlightStopsNewRequests(t *testing.T) {
 	bubble(t, func(t *testing.T, l *lab) {
 		p := l.proven()
-		var all []pending
-		var ids []uint32
-		for range 10 {
-			all = append(all, l.start(0))
-			ids = append(ids, p.request())
-		}
+		all, ids := l.startEach(10, p)
 		p.settings(setting(http2.SettingMaxConcurrentStreams, 3))
 		until[*http2.SettingsFrame](p)
 		all = append(all, l.start(0))
@@ -543,12 +547,7 @@ func TestAnswersThatCameBeforeAWriteFailedAreHeard(t *testing.T) {
 	var conns []*broken
 	bubble(t, func(t *testing.T, l *lab) {
 		p := l.proven()
-		var answered []pending
-		var ids []uint32
-		for range 5 {
-			answered = append(answered, l.start(0))
-			ids = append(ids, p.request())
-		}
+		answered, ids := l.startEach(5, p)
 		conns[0].gone.Store(true)
 		lost := l.start(0)
 		synctest.Wait()
