@@ -8,8 +8,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/campanile-push/campanile/eventlog/broker"
@@ -35,6 +38,8 @@ type order struct {
 	Burn   float64      `json:"burn,omitempty"` // cores
 	// Threads are how many goroutines of the child may run at once for each core; zero: one.
 	Threads int `json:"threads,omitempty"`
+	// Nice is how far the child's threads stand back for those of the pipeline (nice(7)).
+	Nice int `json:"nice,omitempty"`
 }
 
 // brokerBytes is the budget of a benchmark's log: never met.
@@ -54,6 +59,9 @@ func Child(ctx context.Context, role string, stdin io.Reader, stdout io.Writer) 
 	}
 	if o.Threads > 0 {
 		runtime.GOMAXPROCS(o.Threads * runtime.GOMAXPROCS(0))
+	}
+	if err := standBack(o.Nice); err != nil {
+		return err
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	switch role {
@@ -93,6 +101,27 @@ func Child(ctx context.Context, role string, stdin io.Reader, stdout io.Writer) 
 		return serveUntilEnd(ctx, in, stdout, struct{}{})
 	}
 	return fmt.Errorf("%q is no role of a child", role)
+}
+
+// standBack gives all threads of this process a lower priority, and those that they will start.
+func standBack(nice int) error {
+	if nice == 0 {
+		return nil
+	}
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return fmt.Errorf("stand back: %w", err)
+	}
+	for _, t := range threads {
+		id, err := strconv.Atoi(t.Name())
+		if err == nil {
+			err = syscall.Setpriority(syscall.PRIO_PROCESS, id, nice)
+		}
+		if err != nil && !errors.Is(err, syscall.ESRCH) { // it has ended
+			return fmt.Errorf("stand back: %w", err)
+		}
+	}
+	return nil
 }
 
 // serveUntilEnd says that the child is ready, and waits for the end of its input.

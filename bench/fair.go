@@ -16,11 +16,27 @@ import (
 
 // The figures of the benchmark of fairness.
 const (
-	fairP99   = "fair/direct_p99"
-	fairP50   = "fair/direct_p50"
-	fairRatio = "fair/direct_p99/ratio"
-	fairReach = "fair/to_provider_p99/ratio"
+	fairP99   = "direct_p99"
+	fairP50   = "direct_p50"
+	fairRatio = "direct_p99/ratio"
+	fairReach = "to_provider_p99/ratio"
 )
+
+// onProcesses is the part of a figure's name that says that every stage was a process of its own, on Kafka.
+const onProcesses = "/kafka"
+
+const (
+	fairName  = "fair"
+	fairKafka = fairName + onProcesses
+)
+
+// under are names in a folder.
+func under(folder string, names ...string) (all []string) {
+	for _, name := range names {
+		all = append(all, folder+"/"+name)
+	}
+	return all
+}
 
 const (
 	directEvery = 10 * time.Millisecond // a direct push
@@ -35,16 +51,31 @@ func (h *harness) fair(ctx context.Context) (rows []Row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	if err := up.load(ctx); err != nil {
+	return up.fairRows(ctx, fairName)
+}
+
+// clusterFair is fair with every stage in a process of its own, on Kafka.
+func (h *harness) clusterFair(ctx context.Context) (rows []Row, err error) {
+	c, end, err := h.patient().startCluster(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	return c.fairRows(ctx, fairKafka)
+}
+
+func (u *running) fairRows(ctx context.Context, name string) ([]Row, error) {
+	h := u.h
+	if err := u.load(ctx); err != nil {
 		return nil, err
 	}
 	var with, without []span
 	for range h.Rounds {
-		busy, cores, err := up.directWhileBroadcasting(ctx)
+		busy, load, err := u.directWhileBroadcasting(ctx)
 		if err != nil {
 			return nil, err
 		}
-		quiet, err := up.directWhileBurning(ctx, cores, busy.wall())
+		quiet, err := u.directWhileBurning(ctx, load, busy.wall())
 		if err != nil {
 			return nil, err
 		}
@@ -54,7 +85,7 @@ func (h *harness) fair(ctx context.Context) (rows []Row, err error) {
 	for i := range with {
 		spans = append(spans, &with[i], &without[i])
 	}
-	if err := up.waitsOf(ctx, spans); err != nil {
+	if err := u.waitsOf(ctx, spans); err != nil {
 		return nil, err
 	}
 	var ratios, reaches, p99s, p50s, baseP99s, baseP50s []float64
@@ -75,10 +106,10 @@ func (h *harness) fair(ctx context.Context) (rows []Row, err error) {
 		ratios = append(ratios, a.quantile(0.99)/b.quantile(0.99))
 		reaches = append(reaches, quantile(a.parts[reached], 0.99)/quantile(b.parts[reached], 0.99))
 	}
-	ratio, reach := row(fairRatio, "ratio", ratios, nil), row(fairReach, "ratio", reaches, nil)
+	ratio, reach := row(name+"/"+fairRatio, "ratio", ratios, nil), row(name+"/"+fairReach, "ratio", reaches, nil)
 	ratio.Baseline, ratio.Ratio = 1, ratio.Value
 	reach.Baseline, reach.Ratio = 1, reach.Value
-	return []Row{ratio, reach, row(fairP99, "ms", p99s, baseP99s), row(fairP50, "ms", p50s, baseP50s)}, nil
+	return []Row{ratio, reach, row(name+"/"+fairP99, "ms", p99s, baseP99s), row(name+"/"+fairP50, "ms", p50s, baseP50s)}, nil
 }
 
 // directPart is a part of a direct push's way. Brokers stamp records with their own clock, in milliseconds.
@@ -122,7 +153,7 @@ func quantile(sorted []float64, q float64) float64 {
 }
 
 // direct asks for a push each directEvery until work returns, and for fairLeast at least.
-func (u *runningUp) direct(ctx context.Context, work func(ctx context.Context) error) (s span, err error) {
+func (u *running) direct(ctx context.Context, work func(ctx context.Context) error) (s span, err error) {
 	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(64)}
 	return openLoop(ctx, directEvery, func(ctx context.Context, i int) error {
 		phone := MakePhone("bench", i%u.h.Devices)
@@ -173,14 +204,13 @@ func openLoop(ctx context.Context, every time.Duration, ask func(ctx context.Con
 	return s, failed.get()
 }
 
-// directWhileBroadcasting also returns how many cores the pipeline and the simulator used.
-func (u *runningUp) directWhileBroadcasting(ctx context.Context) (s span, cores float64, err error) {
+// directWhileBroadcasting also returns what was used meanwhile.
+func (u *running) directWhileBroadcasting(ctx context.Context) (s span, load load, err error) {
 	s, err = u.direct(ctx, func(ctx context.Context) error {
-		before, err := u.used()
+		since, err := u.loads()
 		if err != nil {
 			return err
 		}
-		began := time.Now()
 		moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
 		id, err := moodle.toAll(ctx)
 		if err != nil {
@@ -189,31 +219,76 @@ func (u *runningUp) directWhileBroadcasting(ctx context.Context) (s span, cores 
 		if _, err := u.endOf(ctx, id); err != nil {
 			return err
 		}
-		after, err := u.used()
-		cores = (after - before).Seconds() / time.Since(began).Seconds()
+		load, err = since()
 		return err
 	})
-	return s, cores, err
+	return s, load, err
 }
 
-// directWhileBurning burns so many cores for so long.
-func (u *runningUp) directWhileBurning(ctx context.Context, cores float64, wall time.Duration) (span, error) {
+// directWhileBurning burns as much for so long.
+func (u *running) directWhileBurning(ctx context.Context, load load, wall time.Duration) (span, error) {
 	return u.direct(ctx, func(ctx context.Context) error {
-		var ready struct{}
-		burner, err := u.h.startChild(ctx, roleBurner, order{Burn: cores}, &ready)
-		if err != nil {
-			return err
-		}
-		select {
-		case <-time.After(wall):
-		case <-ctx.Done():
-		}
-		return burner.end()
+		over := make(chan struct{})
+		timer := time.AfterFunc(wall, func() { close(over) })
+		defer timer.Stop()
+		return u.h.burning(ctx, load, over)
 	})
+}
+
+// load is CPU time in cores: of the pipeline and its engines, and of the simulator, which stands back.
+type load struct{ pipeline, provider float64 }
+
+func (l load) String() string {
+	return fmt.Sprintf("%.1f cores and the simulator's %.1f", l.pipeline, l.provider)
+}
+
+// loads begins to count what is used; what it returns says how much it was since.
+func (u *running) loads() (since func() (load, error), err error) {
+	began := time.Now()
+	pipeline, provider, err := u.used()
+	if err != nil {
+		return nil, err
+	}
+	return func() (load, error) {
+		wall := time.Since(began).Seconds()
+		p, s, err := u.used()
+		return load{(p - pipeline).Seconds() / wall, (s - provider).Seconds() / wall}, err
+	}, nil
+}
+
+// used is the CPU time of the pipeline with its engines, and of the simulator.
+func (u *running) used() (pipeline, provider time.Duration, err error) {
+	parts, err := u.cpu()
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, part := range parts {
+		pipeline += part
+	}
+	provider, err = processCPU(u.p.child.pid())
+	return pipeline, provider, err
+}
+
+// burning burns as much as load until over is closed: with the priority of the pipeline what it used, and with the
+// simulator's what that did.
+func (h *harness) burning(ctx context.Context, load load, over <-chan struct{}) (err error) {
+	for _, o := range []order{{Burn: load.pipeline}, {Burn: load.provider, Nice: h.providerNice}} {
+		var ready struct{}
+		burner, starting := h.startChild(ctx, roleBurner, o, &ready)
+		if starting != nil {
+			return starting
+		}
+		defer func() { err = errors.Join(err, burner.end()) }()
+	}
+	select {
+	case <-over:
+	case <-ctx.Done():
+	}
+	return nil
 }
 
 // waitsOf reads from the log how long each direct push of the spans took, and each part of its way.
-func (u *runningUp) waitsOf(ctx context.Context, spans []*span) error {
+func (u *running) waitsOf(ctx context.Context, spans []*span) error {
 	times := map[schemas.ID]*directTimes{}
 	of := func(request []byte) *directTimes {
 		id := schemas.IDFrom(request)

@@ -75,15 +75,16 @@ type harness struct {
 
 	dir       string // of the benchmark that runs
 	profiling string // file for a CPU profile of the next side; empty: none
-	// providerThreads are the simulator's threads for each core; zero: one.
+	// providerThreads are the simulator's threads for each core; zero: one. It stands back by providerNice.
 	providerThreads int
+	providerNice    int
 }
 
 // patient is h with a simulator that runs as many threads for each core as `campanile up` does. Where it is asked how long one push waits
 // beside many, the answer must not be how long it waits in the simulator's own run queue: providers have machines of their own.
 func (h *harness) patient() *harness {
 	wide := *h
-	wide.providerThreads = 4
+	wide.providerThreads, wide.providerNice = 4, 10
 	return &wide
 }
 

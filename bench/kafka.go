@@ -43,6 +43,16 @@ func onKafka(devices int) []benchmark {
 			fmt.Sprintf("every stage in a process of its own, on Apache Kafka, PostgreSQL and the ClickHouse engine: %s devices, one broadcast to all of them a round", sizeName(devices)),
 			(*harness).clusterPipeline,
 		},
+		{
+			under(smallKafka, smallRatio, smallP99, smallP50),
+			fmt.Sprintf("the same processes: 1,000 broadcasts to 10 devices each, during broadcasts to %s devices, against the same beside a process that burns as much CPU", sizeName(devices)),
+			(*harness).clusterSmall,
+		},
+		{
+			under(fairKafka, fairRatio, fairReach, fairP99, fairP50),
+			fmt.Sprintf("the same processes: 100 direct pushes a second during a broadcast to %s devices, against the same beside a process that burns as much CPU", sizeName(devices)),
+			(*harness).clusterFair,
+		},
 	}
 	all = append(all, scaleBenchmarks(onReal, 100_000, 1_000_000, 10_000_000)...)
 	for i := range all {

@@ -75,13 +75,13 @@ func benchmarks(devices int) []benchmark {
 			(*harness).pipeline,
 		},
 		{
-			[]string{smallRatio, smallP99, smallP50},
+			under(smallName, smallRatio, smallP99, smallP50),
 			fmt.Sprintf("`campanile up`: 1,000 broadcasts to 10 devices each, from the request to the last answer, during broadcasts to %s devices, against the same beside "+
 				"a process that burns as much CPU", sizeName(devices)),
 			(*harness).small,
 		},
 		{
-			[]string{fairRatio, fairReach, fairP99, fairP50},
+			under(fairName, fairRatio, fairReach, fairP99, fairP50),
 			fmt.Sprintf("`campanile up`: 100 direct pushes a second, from the request to the provider's answer, during a broadcast to %s devices, against the same beside "+
 				"a process that burns as much CPU", sizeName(devices)),
 			(*harness).fair,

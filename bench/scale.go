@@ -16,8 +16,14 @@ import (
 )
 
 // scalePushes of a round, whatever the audience: a small one is broadcast to so many times more often, or what a broadcast costs by itself
-// would be what grows and shrinks. An audience of more is broadcast to once, and gets fewer rounds.
-const scalePushes = 1_000_000
+// would be what grows and shrinks. An audience of more is broadcast to once, and gets fewer rounds. On real engines a round is as long as
+// the largest audience: what Kafka's JVM compiles in its first seconds, and what ClickHouse merges later, would be what shrinks and grows.
+func scalePushes(engine string) int {
+	if engine == onReal {
+		return 10_000_000
+	}
+	return 1_000_000
+}
 
 // scalePlan is how one size pushes as much as every other.
 type scalePlan struct {
@@ -66,7 +72,7 @@ func scaleBenchmarks(engine string, sizes ...int) []benchmark {
 			what = "every stage in a process of its own, on Apache Kafka, PostgreSQL and the ClickHouse engine"
 		}
 		all = append(all, benchmark{
-			rows, fmt.Sprintf("%s: %s devices in a store that was filled without the log, broadcasts to all of them until a round has %s pushes", what, sizeName(n), sizeName(max(n, scalePushes))),
+			rows, fmt.Sprintf("%s: %s devices in a store that was filled without the log, broadcasts to all of them until a round has %s pushes", what, sizeName(n), sizeName(max(n, scalePushes(engine)))),
 			func(h *harness, ctx context.Context) ([]Row, error) { return h.scale(ctx, engine, n) },
 		}.without(errNoAnalytics))
 	}
@@ -74,7 +80,7 @@ func scaleBenchmarks(engine string, sizes ...int) []benchmark {
 }
 
 func (h *harness) scale(ctx context.Context, engine string, devices int) (rows []Row, err error) {
-	plan := planScale(h.scaled(devices), h.scaled(scalePushes), h.Rounds)
+	plan := planScale(h.scaled(devices), h.scaled(scalePushes(engine)), h.Rounds)
 	sized := *h
 	sized.Devices, sized.Rounds = plan.devices, plan.broadcasts*plan.rounds // by which the log's room is made
 	u, end, err := sized.startScaled(ctx, engine)

@@ -10,8 +10,8 @@ import (
 func TestEverySizePushesAsMuch(t *testing.T) {
 	t.Parallel()
 	for _, devices := range []int{10_000, 100_000, 1_000_000, 10_000_000} {
-		if got := planScale(devices, scalePushes, 10).pushes(); got != 10*scalePushes {
-			t.Errorf("%d devices: want %d pushes, got %d", devices, 10*scalePushes, got)
+		if got := planScale(devices, scalePushes(onEmbedded), 10).pushes(); got != 10*scalePushes(onEmbedded) {
+			t.Errorf("%d devices: want %d pushes, got %d", devices, 10*scalePushes(onEmbedded), got)
 		}
 	}
 	for _, c := range []struct {
@@ -21,6 +21,8 @@ func TestEverySizePushesAsMuch(t *testing.T) {
 		{10_000, 1_000_000, 5, scalePlan{10_000, 100, 5}},
 		{1_000_000, 1_000_000, 5, scalePlan{1_000_000, 1, 5}},
 		{10_000_000, 1_000_000, 5, scalePlan{10_000_000, 1, 1}}, // whole broadcasts alone
+		{10_000_000, scalePushes(onReal), 5, scalePlan{10_000_000, 1, 5}},
+		{100_000, scalePushes(onReal), 5, scalePlan{100_000, 100, 5}},
 		{64, 100, 1, scalePlan{64, 1, 1}},
 	} {
 		if diff := cmp.Diff(c.want, planScale(c.devices, c.pushes, c.rounds), cmp.AllowUnexported(scalePlan{})); diff != "" {

@@ -33,7 +33,9 @@ const bundle = "com.moodle.moodlemobile"
 func (h *harness) newProvider(ctx context.Context) (*provider, error) {
 	p := &provider{roots: x509.NewCertPool()}
 	var err error
-	if p.child, err = h.startChild(ctx, roleSimulator, order{Dir: filepath.Join(h.dir, "simulator"), Threads: h.providerThreads}, &p.at); err != nil {
+	if p.child, err = h.startChild(ctx, roleSimulator, order{
+		Dir: filepath.Join(h.dir, "simulator"), Threads: h.providerThreads, Nice: h.providerNice,
+	}, &p.at); err != nil {
 		return nil, err
 	}
 	p.client = simulator.NewClient(p.at.AdminURL, nil)

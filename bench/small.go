@@ -14,9 +14,14 @@ import (
 
 // The figures of the benchmark of small broadcasts.
 const (
-	smallP99   = "broadcast/small/p99"
-	smallP50   = "broadcast/small/p50"
-	smallRatio = "broadcast/small/p99_ratio"
+	smallP99   = "p99"
+	smallP50   = "p50"
+	smallRatio = "p99_ratio"
+)
+
+const (
+	smallName  = "broadcast/small"
+	smallKafka = smallName + onProcesses
 )
 
 const (
@@ -36,31 +41,46 @@ func (h *harness) small(ctx context.Context) (rows []Row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	if err := up.load(ctx); err != nil {
+	return up.smallRows(ctx, smallName)
+}
+
+// clusterSmall is small with every stage in a process of its own, on Kafka.
+func (h *harness) clusterSmall(ctx context.Context) (rows []Row, err error) {
+	c, end, err := h.patient().startCluster(ctx, nil)
+	if err != nil {
 		return nil, err
 	}
-	if err := up.loadSmall(ctx); err != nil {
+	defer func() { err = errors.Join(err, end()) }()
+	return c.smallRows(ctx, smallKafka)
+}
+
+func (u *running) smallRows(ctx context.Context, name string) ([]Row, error) {
+	h := u.h
+	if err := u.load(ctx); err != nil {
+		return nil, err
+	}
+	if err := u.loadSmall(ctx); err != nil {
 		return nil, err
 	}
 	n := h.scaled(smallBroadcasts)
 	var ratios, p99s, p50s, baseP99s, baseP50s []float64
 	for round := range h.Rounds {
-		busy, cores, err := up.smallBeside(ctx, n)
+		busy, load, err := u.smallBeside(ctx, n)
 		if err != nil {
 			return nil, err
 		}
-		quiet, err := up.smallAlone(ctx, n, cores)
+		quiet, err := u.smallAlone(ctx, n, load)
 		if err != nil {
 			return nil, err
 		}
-		h.say("round %d  beside the large one %s; beside as much CPU (%.1f cores) %s", round+1, busy.told(), cores, quiet.told())
+		h.say("round %d  beside the large one %s; beside as much CPU (%s) %s", round+1, busy.told(), load, quiet.told())
 		p99s, p50s = append(p99s, busy.quantile(0.99)), append(p50s, busy.quantile(0.5))
 		baseP99s, baseP50s = append(baseP99s, quiet.quantile(0.99)), append(baseP50s, quiet.quantile(0.5))
 		ratios = append(ratios, busy.quantile(0.99)/quiet.quantile(0.99))
 	}
-	ratio := row(smallRatio, "ratio", ratios, nil)
+	ratio := row(name+"/"+smallRatio, "ratio", ratios, nil)
 	ratio.Baseline, ratio.Ratio = 1, ratio.Value
-	return []Row{ratio, row(smallP99, "ms", p99s, baseP99s), row(smallP50, "ms", p50s, baseP50s)}, nil
+	return []Row{ratio, row(name+"/"+smallP99, "ms", p99s, baseP99s), row(name+"/"+smallP50, "ms", p50s, baseP50s)}, nil
 }
 
 // told is a span of small broadcasts: of each figure, how much went by before its expansion.
@@ -72,7 +92,7 @@ func (s *span) told() string {
 func smallChannel(i int) string { return fmt.Sprintf("%s%d", smallPrefix, i%smallChannels) }
 
 // loadSmall registers the devices of the small channels.
-func (u *runningUp) loadSmall(ctx context.Context) error {
+func (u *running) loadSmall(ctx context.Context) error {
 	return u.log.Append(ctx, func(out *schemas.Out) {
 		for i := range smallChannels * smallDevices {
 			p := MakePhone("small", i)
@@ -88,7 +108,7 @@ func (u *runningUp) loadSmall(ctx context.Context) error {
 }
 
 // ask sends n small broadcasts while work goes on, and reads how long each took.
-func (u *runningUp) ask(ctx context.Context, n int, work func(ctx context.Context, asked <-chan struct{}) error) (span, error) {
+func (u *running) ask(ctx context.Context, n int, work func(ctx context.Context, asked <-chan struct{}) error) (span, error) {
 	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(64)}
 	asked := make(chan struct{})
 	s, err := openLoop(ctx, smallEvery, func(ctx context.Context, i int) error {
@@ -108,13 +128,11 @@ func (u *runningUp) ask(ctx context.Context, n int, work func(ctx context.Contex
 	return s, u.smallWaits(ctx, &s)
 }
 
-// smallBeside asks while broadcasts go to every device, one after the other until all is asked. It returns how many cores the pipeline and
-// the simulator used.
-func (u *runningUp) smallBeside(ctx context.Context, n int) (s span, cores float64, err error) {
+// smallBeside asks while broadcasts go to every device, one after the other until all is asked. It also returns what was used meanwhile.
+func (u *running) smallBeside(ctx context.Context, n int) (s span, load load, err error) {
 	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
 	s, err = u.ask(ctx, n, func(ctx context.Context, asked <-chan struct{}) error {
-		began := time.Now()
-		before, err := u.used()
+		since, err := u.loads()
 		if err != nil {
 			return err
 		}
@@ -132,44 +150,21 @@ func (u *runningUp) smallBeside(ctx context.Context, n int) (s span, cores float
 			default:
 			}
 		}
-		after, err := u.used()
-		cores = (after - before).Seconds() / time.Since(began).Seconds()
+		load, err = since()
 		return err
 	})
-	return s, cores, err
+	return s, load, err
 }
 
-// used is the CPU time of the pipeline, its engine and the simulator.
-func (u *runningUp) used() (sum time.Duration, err error) {
-	parts, err := u.cpu()
-	if err != nil {
-		return 0, err
-	}
-	sum, err = processCPU(u.p.child.pid())
-	for _, part := range parts {
-		sum += part
-	}
-	return sum, err
-}
-
-// smallAlone asks while so many cores are burnt.
-func (u *runningUp) smallAlone(ctx context.Context, n int, cores float64) (span, error) {
+// smallAlone asks while as much is burnt.
+func (u *running) smallAlone(ctx context.Context, n int, load load) (span, error) {
 	return u.ask(ctx, n, func(ctx context.Context, asked <-chan struct{}) error {
-		var ready struct{}
-		burner, err := u.h.startChild(ctx, roleBurner, order{Burn: cores}, &ready)
-		if err != nil {
-			return err
-		}
-		select {
-		case <-asked:
-		case <-ctx.Done():
-		}
-		return burner.end()
+		return u.h.burning(ctx, load, asked)
 	})
 }
 
 // smallWaits reads from the log how long each small broadcast of a span took, once all have ended.
-func (u *runningUp) smallWaits(ctx context.Context, s *span) error {
+func (u *running) smallWaits(ctx context.Context, s *span) error {
 	ctx, cancel := context.WithTimeout(ctx, pipelinePatience)
 	defer cancel()
 	type small struct {
