@@ -47,10 +47,22 @@ const (
 	kindFinished  = 2
 )
 
+// newDeliveryRows has room for n rows: columns that grow would be copied a dozen times, and leave twice their size as garbage.
+func newDeliveryRows(n int) *deliveryRows {
+	return &deliveryRows{
+		app: make([]string, 0, n), transport: make([]string, 0, n), lane: make([]string, 0, n), outcome: make([]string, 0, n), reason: make([]string, 0, n),
+		kind: make([]int8, 0, n), tier: make([]uint8, 0, n), repeat: make([]bool, 0, n), first: make([]bool, 0, n),
+		attempt: make([]uint16, 0, n), part: make([]uint16, 0, n),
+		off: make([]int64, 0, n), sourceOff: make([]int64, 0, n), generation: make([]int64, 0, n), latencyUS: make([]int64, 0, n),
+		at: make([]time.Time, 0, n), requestedAt: make([]time.Time, 0, n), token: make([]uint64, 0, n),
+		send: make([]uuid.UUID, 0, n), broadcast: make([]uuid.UUID, 0, n), request: make([]uuid.UUID, 0, n),
+	}
+}
+
 // foldDeliveries makes rows of the records at from and after, and returns them with the owners after the last. It is a
 // function of its arguments alone, so that a batch read again gives the same rows. The owners given are not changed.
 func foldDeliveries(in schemas.Batch, from int64, before owners) (*deliveryRows, owners, error) {
-	rows, now := &deliveryRows{}, maps.Clone(before)
+	rows, now := newDeliveryRows(len(in.Records)), maps.Clone(before)
 	if now == nil {
 		now = owners{}
 	}
@@ -134,7 +146,12 @@ func late(t schemas.Transport, source *pushv1.Source, generation int64, now owne
 }
 
 func (d *deliveryRows) common(r *schemas.Record, app string, t schemas.Transport, o schemas.Outcome, reason string, source *pushv1.Source, generation int64) {
-	d.app = append(d.app, strings.Clone(app)) // the event's strings alias the record
+	if n := len(d.app); n > 0 && d.app[n-1] == app {
+		app = d.app[n-1] // most rows are of the app of the row before
+	} else {
+		app = strings.Clone(app) // the event's strings alias the record
+	}
+	d.app = append(d.app, app)
 	d.transport = append(d.transport, t.Word())
 	d.outcome = append(d.outcome, o.Word())
 	d.reason = append(d.reason, word(reason))
