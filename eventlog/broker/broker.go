@@ -40,7 +40,7 @@ type Options struct {
 	// SegmentBytes is the size at which a file of the log is closed and the next begun; zero means 16 MiB.
 	SegmentBytes int64
 	// CompactGrowth is by how many bytes at least the compacted topics grow before they are compacted again; zero means 16 MiB.
-	// They must also have doubled.
+	// They must also have doubled. While much is written that waits, until three quarters of MaxBytes are used.
 	CompactGrowth int64
 	// SweepEvery is the time between two looks at retention and compaction; zero means a minute.
 	SweepEvery time.Duration
@@ -71,6 +71,7 @@ type Broker struct {
 	size     sizer
 
 	sweeping sync.Mutex
+	seen     traffic // at the last sweep
 
 	stateMu sync.Mutex
 	state   state

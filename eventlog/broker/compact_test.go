@@ -84,6 +84,50 @@ func TestCompactionKeepsTheLastOfEachKeyThroughRestarts(t *testing.T) {
 	}
 }
 
+func TestCompactionWaitsWhileMuchIsWritten(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		maxBytes int64
+		want     [4]bool // compacted at each sweep
+	}{
+		"room is left":    {1 << 30, [4]bool{false, false, false, true}},
+		"room grows less": {100, [4]bool{true, false, false, false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := open(t, broker.Options{Dir: t.TempDir(), CompactGrowth: 1, MaxBytes: c.maxBytes})
+			cl := client(t, b)
+			create(t, cl, "c", 2, map[string]string{"cleanup.policy": "compact"})
+			history(t, cl, "c", 30)
+			now := time.Now()
+			var got [4]bool
+			for i, sweep := range []struct {
+				rounds int
+				after  time.Duration
+			}{
+				{0, 0},
+				{60, 100 * time.Millisecond}, // 1,200 records a second
+				{30, 59 * time.Millisecond},
+				{50, time.Second},
+			} {
+				history(t, cl, "c", sweep.rounds)
+				before := count(readAll(t, b, "c"))
+				now = now.Add(sweep.after)
+				if err := b.Sweep(t.Context(), now, false); err != nil {
+					t.Fatal(err)
+				}
+				got[i] = count(readAll(t, b, "c")) < before
+				if c.maxBytes < 1000 && got[i] {
+					break // and now it has to double again
+				}
+			}
+			if got != c.want {
+				t.Errorf("want %v, got %v", c.want, got)
+			}
+		})
+	}
+}
+
 func TestACrashInACompactionLosesNothing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

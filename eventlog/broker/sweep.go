@@ -30,8 +30,8 @@ func (b *Broker) sweep(ctx context.Context) {
 // errBusy says that a transaction was open, and compaction has to wait.
 var errBusy = errors.New("a transaction is open")
 
-// Sweep deletes what retention says, and compacts if that is worth it or force asks for it. The broker does so by itself.
-// Compaction waits until no compacted topic has an open transaction, for a few seconds at most.
+// Sweep deletes what retention says, and compacts if that is worth it and little was written since the Sweep before, or if force asks for
+// it. The broker does so by itself. Compaction waits until no compacted topic has an open transaction, for a few seconds at most.
 func (b *Broker) Sweep(ctx context.Context, now time.Time, force bool) error {
 	b.sweeping.Lock()
 	defer b.sweeping.Unlock()
@@ -51,8 +51,9 @@ func (b *Broker) Sweep(ctx context.Context, now time.Time, force bool) error {
 		return fmt.Errorf("sweep the log: apply retention: %w", err)
 	}
 	compacted := compactedTopics(topics)
-	size := b.compactedBytes(compacted)
-	if len(compacted) == 0 || !force && !worthCompacting(size, b.lastCompacted(), b.opts.CompactGrowth) {
+	worth := worthCompacting(b.compactedBytes(compacted), b.lastCompacted(), b.opts.CompactGrowth)
+	busy := b.isBusy(topics, now)
+	if len(compacted) == 0 || !force && (!worth || busy && !b.Pressed()) {
 		return nil
 	}
 	return b.compactWhenQuiet(ctx, cl, compacted)
@@ -61,6 +62,29 @@ func (b *Broker) Sweep(ctx context.Context, now time.Time, force bool) error {
 // worthCompacting: the compacted topics have doubled since the last time, and by enough to notice. So the work is in
 // proportion to what was written, and an idle broker never compacts.
 func worthCompacting(size, last, growth int64) bool { return size-last >= max(growth, last) }
+
+// busyRate is how many records a second make a broker busy: what three hundred pushes write, or a slow broadcast. kfake does one thing at
+// a time, and to compact a million devices takes it seconds. In the middle of a broadcast that would be felt by every push, and on a
+// machine without a free core the members of groups, unheard for so long, would lose their partitions.
+const busyRate = 1000
+
+// traffic is how much was ever written, at some time.
+type traffic struct {
+	records int64
+	at      time.Time
+}
+
+// isBusy reports whether much was written since the last time that it was asked. The first time nobody knows, and it is. sweeping is held.
+func (b *Broker) isBusy(topics []*kfake.TopicInfo, now time.Time) bool {
+	before, seen := b.seen, traffic{at: now}
+	for _, t := range topics {
+		for _, p := range b.cluster.PartitionInfos(t.Topic) {
+			seen.records += p.HighWatermark
+		}
+	}
+	b.seen = seen
+	return before.at.IsZero() || float64(seen.records-before.records) > busyRate*now.Sub(before.at).Seconds()
+}
 
 func compactedTopics(topics []*kfake.TopicInfo) (names []string) {
 	for _, t := range topics {
