@@ -11,8 +11,8 @@ import (
 func TestNoTakeoverBeginsWhenTheLifeIsOver(t *testing.T) {
 	t.Parallel()
 	for range 200 {
-		d := &delivery{}
-		d.life, d.fail = context.WithCancelCause(context.Background())
+		life, fail := context.WithCancelCause(t.Context())
+		d := &delivery{life: life, fail: fail}
 		var running atomic.Int32
 		var assigning sync.WaitGroup
 		for range 4 { // the client, which does not know yet
