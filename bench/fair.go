@@ -71,11 +71,11 @@ func (u *running) fairRows(ctx context.Context, name string) ([]Row, error) {
 	}
 	var with, without []span
 	for range h.Rounds {
-		busy, load, err := u.directWhileBroadcasting(ctx)
+		busy, used, err := u.directWhileBroadcasting(ctx)
 		if err != nil {
 			return nil, err
 		}
-		quiet, err := u.directWhileBurning(ctx, load, busy.wall())
+		quiet, err := u.directWhileBurning(ctx, used, busy.wall())
 		if err != nil {
 			return nil, err
 		}
@@ -205,9 +205,9 @@ func openLoop(ctx context.Context, every time.Duration, ask func(ctx context.Con
 }
 
 // directWhileBroadcasting also returns what was used meanwhile.
-func (u *running) directWhileBroadcasting(ctx context.Context) (s span, load load, err error) {
+func (u *running) directWhileBroadcasting(ctx context.Context) (s span, used cores, err error) {
 	s, err = u.direct(ctx, func(ctx context.Context) error {
-		since, err := u.loads()
+		since, err := u.countCores()
 		if err != nil {
 			return err
 		}
@@ -219,40 +219,41 @@ func (u *running) directWhileBroadcasting(ctx context.Context) (s span, load loa
 		if _, err := u.endOf(ctx, id); err != nil {
 			return err
 		}
-		load, err = since()
+		used, err = since()
 		return err
 	})
-	return s, load, err
+	return s, used, err
 }
 
 // directWhileBurning burns as much for so long.
-func (u *running) directWhileBurning(ctx context.Context, load load, wall time.Duration) (span, error) {
+func (u *running) directWhileBurning(ctx context.Context, used cores, wall time.Duration) (span, error) {
 	return u.direct(ctx, func(ctx context.Context) error {
 		over := make(chan struct{})
 		timer := time.AfterFunc(wall, func() { close(over) })
 		defer timer.Stop()
-		return u.h.burning(ctx, load, over)
+		return u.h.burning(ctx, used, over)
 	})
 }
 
-// load is CPU time in cores: of the pipeline and its engines, and of the simulator, which stands back.
-type load struct{ pipeline, provider float64 }
+// cores are CPU time by wall time: of the pipeline with its engines, and of the simulator, which stands back.
+type cores struct{ pipeline, provider float64 }
 
-func (l load) String() string {
-	return fmt.Sprintf("%.1f cores and the simulator's %.1f", l.pipeline, l.provider)
+// String implements fmt.Stringer.
+func (c cores) String() string {
+	return fmt.Sprintf("%.1f cores and the simulator's %.1f", c.pipeline, c.provider)
 }
 
-// loads begins to count what is used; what it returns says how much it was since.
-func (u *running) loads() (since func() (load, error), err error) {
+// countCores begins to count what is used; what it returns says how much it was since.
+func (u *running) countCores() (since func() (cores, error), err error) {
 	began := time.Now()
 	pipeline, provider, err := u.used()
 	if err != nil {
 		return nil, err
 	}
-	return func() (load, error) {
+	return func() (cores, error) {
 		wall := time.Since(began).Seconds()
 		p, s, err := u.used()
-		return load{(p - pipeline).Seconds() / wall, (s - provider).Seconds() / wall}, err
+		return cores{(p - pipeline).Seconds() / wall, (s - provider).Seconds() / wall}, err
 	}, nil
 }
 
@@ -269,10 +270,10 @@ func (u *running) used() (pipeline, provider time.Duration, err error) {
 	return pipeline, provider, err
 }
 
-// burning burns as much as load until over is closed: with the priority of the pipeline what it used, and with the
+// burning burns as much until over is closed: with the priority of the pipeline what it used, and with the
 // simulator's what that did.
-func (h *harness) burning(ctx context.Context, load load, over <-chan struct{}) (err error) {
-	for _, o := range []order{{Burn: load.pipeline}, {Burn: load.provider, Nice: h.providerNice}} {
+func (h *harness) burning(ctx context.Context, used cores, over <-chan struct{}) (err error) {
+	for _, o := range []order{{Burn: used.pipeline}, {Burn: used.provider, Nice: h.providerNice}} {
 		var ready struct{}
 		burner, starting := h.startChild(ctx, roleBurner, o, &ready)
 		if starting != nil {

@@ -65,15 +65,15 @@ func (u *running) smallRows(ctx context.Context, name string) ([]Row, error) {
 	n := h.scaled(smallBroadcasts)
 	var ratios, p99s, p50s, baseP99s, baseP50s []float64
 	for round := range h.Rounds {
-		busy, load, err := u.smallBeside(ctx, n)
+		busy, used, err := u.smallBeside(ctx, n)
 		if err != nil {
 			return nil, err
 		}
-		quiet, err := u.smallAlone(ctx, n, load)
+		quiet, err := u.smallAlone(ctx, n, used)
 		if err != nil {
 			return nil, err
 		}
-		h.say("round %d  beside the large one %s; beside as much CPU (%s) %s", round+1, busy.told(), load, quiet.told())
+		h.say("round %d  beside the large one %s; beside as much CPU (%s) %s", round+1, busy.told(), used, quiet.told())
 		p99s, p50s = append(p99s, busy.quantile(0.99)), append(p50s, busy.quantile(0.5))
 		baseP99s, baseP50s = append(baseP99s, quiet.quantile(0.99)), append(baseP50s, quiet.quantile(0.5))
 		ratios = append(ratios, busy.quantile(0.99)/quiet.quantile(0.99))
@@ -129,10 +129,10 @@ func (u *running) ask(ctx context.Context, n int, work func(ctx context.Context,
 }
 
 // smallBeside asks while broadcasts go to every device, one after the other until all is asked. It also returns what was used meanwhile.
-func (u *running) smallBeside(ctx context.Context, n int) (s span, load load, err error) {
+func (u *running) smallBeside(ctx context.Context, n int) (s span, used cores, err error) {
 	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
 	s, err = u.ask(ctx, n, func(ctx context.Context, asked <-chan struct{}) error {
-		since, err := u.loads()
+		since, err := u.countCores()
 		if err != nil {
 			return err
 		}
@@ -150,16 +150,16 @@ func (u *running) smallBeside(ctx context.Context, n int) (s span, load load, er
 			default:
 			}
 		}
-		load, err = since()
+		used, err = since()
 		return err
 	})
-	return s, load, err
+	return s, used, err
 }
 
 // smallAlone asks while as much is burnt.
-func (u *running) smallAlone(ctx context.Context, n int, load load) (span, error) {
+func (u *running) smallAlone(ctx context.Context, n int, used cores) (span, error) {
 	return u.ask(ctx, n, func(ctx context.Context, asked <-chan struct{}) error {
-		return u.h.burning(ctx, load, asked)
+		return u.h.burning(ctx, used, asked)
 	})
 }
 
