@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/campanile-push/campanile/schemas"
 	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
+	"github.com/campanile-push/campanile/senders"
 )
 
 // The figures of the benchmark of fairness.
@@ -27,6 +29,7 @@ const onProcesses = "/kafka"
 
 const (
 	fairName  = "fair"
+	fairQuota = fairName + "/quota"
 	fairKafka = fairName + onProcesses
 )
 
@@ -45,13 +48,20 @@ const (
 
 // fair measures direct pushes, 100 a second, while a broadcast goes to every device, and again while a process that only burns CPU
 // uses as much of it as the broadcast did. From the request to the provider's answer, as the log has it.
-func (h *harness) fair(ctx context.Context) (rows []Row, err error) {
-	up, end, err := h.patient().startPipeline(ctx)
+func (h *harness) fair(ctx context.Context) ([]Row, error) { return h.embeddedFair(ctx, fairName) }
+
+// fairQuota is fair with the quota of FCM that is the default, as an operator has it who sets nothing.
+func (h *harness) fairQuota(ctx context.Context) ([]Row, error) {
+	return h.embeddedFair(ctx, fairQuota, "--senders-fcm-quota", strconv.Itoa(senders.FCMQuota))
+}
+
+func (h *harness) embeddedFair(ctx context.Context, name string, more ...string) (rows []Row, err error) {
+	up, end, err := h.patient().startPipeline(ctx, more...)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	return up.fairRows(ctx, fairName)
+	return up.fairRows(ctx, name)
 }
 
 // clusterFair is fair with every stage in a process of its own, on Kafka.

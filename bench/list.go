@@ -87,6 +87,11 @@ func benchmarks(devices int) []benchmark {
 			(*harness).fair,
 		},
 		{
+			under(fairQuota, fairRatio, fairReach, fairP99, fairP50),
+			fmt.Sprintf("`campanile up`: the same with FCM's default quota, at which a broadcast to %s devices takes minutes", sizeName(devices)),
+			(*harness).fairQuota,
+		},
+		{
 			[]string{stormFall, stormRecovery, stormRefused, stormAPNS},
 			"`campanile up`: a broadcast at an FCM quota of 2,000 a second; FCM answers 429 to all for 20 s, APNs to a fifth of the tokens",
 			(*harness).storm,
