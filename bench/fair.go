@@ -52,8 +52,11 @@ func (h *harness) fair(ctx context.Context) ([]Row, error) { return h.embeddedFa
 
 // fairQuota is fair with the quota of FCM that is the default, as an operator has it who sets nothing.
 func (h *harness) fairQuota(ctx context.Context) ([]Row, error) {
-	return h.embeddedFair(ctx, fairQuota, "--senders-fcm-quota", strconv.Itoa(senders.FCMQuota))
+	return h.embeddedFair(ctx, fairQuota, defaultQuota()...)
 }
+
+// defaultQuota undoes what startUp says of quotas.
+func defaultQuota() []string { return []string{"--senders-fcm-quota", strconv.Itoa(senders.FCMQuota)} }
 
 func (h *harness) embeddedFair(ctx context.Context, name string, more ...string) (rows []Row, err error) {
 	up, end, err := h.patient().startPipeline(ctx, more...)
@@ -108,8 +111,10 @@ func (u *running) fairRows(ctx context.Context, name string) ([]Row, error) {
 			a.quantile(0.5), a.quantile(0.99), len(a.waits), b.quantile(0.5), b.quantile(0.99), len(b.waits))
 		h.say("         slowest %.1f ms, asked for %.1f s after the start; %.1f ms, %.1f s", a.slowest, a.sinceStart(), b.slowest, b.sinceStart())
 		for part := range directParts {
-			h.say("         %-36s p50 %6.1f p99 %6.1f ms; p50 %6.1f p99 %6.1f ms", part, quantile(a.parts[part], 0.5),
-				quantile(a.parts[part], 0.99), quantile(b.parts[part], 0.5), quantile(b.parts[part], 0.99))
+			if len(a.parts[part]) > 0 && len(b.parts[part]) > 0 {
+				h.say("         %-36s p50 %6.1f p99 %6.1f ms; p50 %6.1f p99 %6.1f ms", part, quantile(a.parts[part], 0.5),
+					quantile(a.parts[part], 0.99), quantile(b.parts[part], 0.5), quantile(b.parts[part], 0.99))
+			}
 		}
 		p99s, p50s = append(p99s, a.quantile(0.99)), append(p50s, a.quantile(0.5))
 		baseP99s, baseP50s = append(baseP99s, b.quantile(0.99)), append(baseP50s, b.quantile(0.5))
@@ -380,12 +385,17 @@ func (s *span) add(t *directTimes) {
 	if wait > s.slowest {
 		s.slowest, s.slowestAtUS = wait, t.requestedUS
 	}
-	for part, us := range [directParts]int64{
-		accepting: t.askedUS - t.requestedUS, routing: t.sendUS - t.askedUS, sending: began - t.sendUS,
-		answering: t.latencyUS, recording: t.recordedUS - t.finishedUS, reached: began - t.requestedUS,
-	} {
-		s.parts[part] = append(s.parts[part], float64(max(us, 0))/1000)
+	tell := func(part directPart, fromUS, toUS int64) {
+		if fromUS > 0 && toUS > 0 { // the log keeps sends no longer than it must
+			s.parts[part] = append(s.parts[part], float64(max(toUS-fromUS, 0))/1000)
+		}
 	}
+	tell(accepting, t.requestedUS, t.askedUS)
+	tell(routing, t.askedUS, t.sendUS)
+	tell(sending, t.sendUS, began)
+	tell(answering, began, t.finishedUS)
+	tell(recording, t.finishedUS, t.recordedUS)
+	tell(reached, t.requestedUS, began)
 }
 
 // burn uses so many cores until its input ends: in each period every core's goroutine works for its part and sleeps for the rest.

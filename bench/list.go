@@ -81,6 +81,11 @@ func benchmarks(devices int) []benchmark {
 			(*harness).small,
 		},
 		{
+			under(smallQuota, smallRatio, smallP99, smallP50),
+			fmt.Sprintf("`campanile up`: the same with FCM's default quota, at which a broadcast to %s devices takes minutes", sizeName(devices)),
+			(*harness).smallQuota,
+		},
+		{
 			under(fairName, fairRatio, fairReach, fairP99, fairP50),
 			fmt.Sprintf("`campanile up`: 100 direct pushes a second, from the request to the provider's answer, during a broadcast to %s devices, against the same beside "+
 				"a process that burns as much CPU", sizeName(devices)),

@@ -63,10 +63,10 @@ func (b *Broker) Sweep(ctx context.Context, now time.Time, force bool) error {
 // proportion to what was written, and an idle broker never compacts.
 func worthCompacting(size, last, growth int64) bool { return size-last >= max(growth, last) }
 
-// busyRate is how many records a second make a broker busy: what three hundred pushes write, or a slow broadcast. kfake does one thing at
-// a time, and to compact a million devices takes it seconds. In the middle of a broadcast that would be felt by every push, and on a
-// machine without a free core the members of groups, unheard for so long, would lose their partitions.
-const busyRate = 1000
+// busyRate is how many records a second make a broker busy: what thirty pushes write. kfake does one thing at a time, and to compact a
+// million devices takes it three seconds: by day each push would feel that, and in a broadcast, on a machine without a free core, the
+// members of groups, unheard for so long, would lose their partitions.
+const busyRate = 100
 
 // traffic is how much was ever written, at some time.
 type traffic struct {
