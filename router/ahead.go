@@ -76,7 +76,7 @@ func following(candidates []candidate, c *candidate, turn uint64, emitted int64,
 		}
 	}
 	c.turns[2] = turn
-	c.lane.outstanding += emitted
+	c.lane.add(emitted, c.express)
 	if done || c.slice > 0 {
 		c.paused = true // it is at its end, or its rate holds it back
 	}

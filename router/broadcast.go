@@ -34,6 +34,7 @@ type broadcast struct {
 	sums  [slots]counts            // of parts, or of BroadcastEnded
 
 	outstanding [slots]int64 // what it adds to its lanes
+	expressed   [slots]int64 // of it, what it adds while it is small
 }
 
 type content struct {

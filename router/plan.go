@@ -78,7 +78,7 @@ func (d *drive) correct(b *broadcast, o *owned, lanes *[slots]*laneView) {
 	}
 	for i, n := range ahead {
 		if n > 0 {
-			lanes[i].outstanding += max(0, b.emitted[i]+n-b.sums[i].first) - b.outstanding[i]
+			lanes[i].add(max(0, b.emitted[i]+n-b.sums[i].first)-b.outstanding[i], b.express())
 		}
 	}
 }
@@ -91,7 +91,7 @@ func (d *drive) lane(k laneKey) *laneView {
 	}
 	if v.plan != d.plans {
 		l := d.state.lane(k)
-		*v = laneView{outstanding: l.outstanding, lead: d.state.lead(l), plan: d.plans}
+		*v = laneView{outstanding: l.outstanding, express: l.express, lead: d.state.lead(l), plan: d.plans}
 	}
 	return v
 }

@@ -154,3 +154,30 @@ func TestEveryFinalOutcomeCountsAsFinished(t *testing.T) {
 		t.Errorf("want %d finished, got %d", want, c.finished())
 	}
 }
+
+func TestALaneKnowsWhatSmallAudiencesHaveOut(t *testing.T) {
+	t.Parallel()
+	s := NewState(StateOptions{}, schemas.Layout{Partitions: 1})
+	b := s.get(schemas.NewID())
+	b.app = "app"
+	b.contents = []content{{request: &request{AudienceEstimate: 500, Ranges: 1}}}
+	for _, c := range []struct {
+		what           string
+		emitted, first int64
+		end            bool
+		out, express   int64
+	}{
+		{"small", 300, 0, false, 300, 300},
+		{"some are answered", 300, 100, false, 200, 200},
+		{"larger than it was said to be", 3000, 100, false, 2900, 0},
+		{"all are answered", 3000, 3000, false, 0, 0},
+		{"small again", 300, 0, false, 300, 300}, // as it never is: the sums go up and down
+		{"ended", 300, 0, true, 0, 0},
+	} {
+		b.emitted[0], b.sums[0].first, b.end = c.emitted, c.first, c.end
+		s.settle(b)
+		if l := s.lane(laneKey{"app", 0}); l.outstanding != c.out || l.express != c.express {
+			t.Errorf("%s: want %d out, %d of small audiences, got %d and %d", c.what, c.out, c.express, l.outstanding, l.express)
+		}
+	}
+}

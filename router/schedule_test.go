@@ -93,6 +93,30 @@ func TestASmallBroadcastPassesAHugeOne(t *testing.T) {
 	})
 }
 
+// TestASmallBroadcastDoesNotWaitForTheLeadOfALargeOne: a provider that has become slower since the large one was expanded, as FCM is at
+// the beginning of its ramp, makes many leads of what is out.
+func TestASmallBroadcastDoesNotWaitForTheLeadOfALargeOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 2)
+		h.devices("app", "news", 30_000)
+		class := h.devices("app", "class", 50)
+		h.stateOptions.StartRate, h.stateOptions.LeadSeconds, h.stateOptions.MinLead = 5000, 2, 200
+		large := h.request(&pushv1.BroadcastRequested{AudienceEstimate: 30_000})
+		h.expandOnly(time.Second)
+		before := h.sentOf(large)
+		h.stateOptions.StartRate = 50
+		small := h.request(&pushv1.BroadcastRequested{Channels: []string{"class"}, AudienceEstimate: 50})
+		h.expandOnly(time.Second)
+		if got := h.sentOf(small); got != len(class) {
+			t.Errorf("the small broadcast: want %d sends, got %d", len(class), got)
+		}
+		if got := h.sentOf(large); before < 5000 || got != before {
+			t.Errorf("the large broadcast: want thousands of sends and no more, got %d and then %d", before, got)
+		}
+	})
+}
+
 func TestAStoreThatIsBehindHoldsUpOnlyItsBroadcast(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

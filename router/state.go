@@ -73,6 +73,7 @@ type laneKey struct {
 
 type lane struct {
 	outstanding int64 // emitted without a first outcome, over all live broadcasts
+	express     int64 // of it, those of small audiences
 	meter       meter
 }
 
@@ -138,18 +139,22 @@ func (s *State) get(id schemas.ID) *broadcast {
 // settle brings what is derived from b up to date after a change, and tells the watchers.
 func (s *State) settle(b *broadcast) {
 	nowUS := s.options.Now().UnixMicro()
-	live := b.live()
+	live, express := b.live(), b.express()
 	for i := range slots {
-		outstanding := int64(0)
+		outstanding, expressed := int64(0), int64(0)
 		if live {
 			outstanding = max(0, b.emitted[i]-b.sums[i].first)
 		}
-		if outstanding == b.outstanding[i] {
+		if express {
+			expressed = outstanding
+		}
+		if outstanding == b.outstanding[i] && expressed == b.expressed[i] {
 			continue
 		}
 		l := s.lane(laneKey{b.app, i})
 		l.outstanding += outstanding - b.outstanding[i]
-		b.outstanding[i] = outstanding
+		l.express += expressed - b.expressed[i]
+		b.outstanding[i], b.expressed[i] = outstanding, expressed
 		switch {
 		case l.outstanding <= 0:
 			l.meter.idle()

@@ -29,6 +29,7 @@ type candidate struct {
 // laneView is what a Drive sees of an app's traffic on one transport.
 type laneView struct {
 	outstanding int64 // emitted without a first outcome
+	express     int64 // of it, what is of small audiences
 	lead        int64
 	runnable    int // cursors, over all partitions, that share the lead
 	plan        uint64
@@ -41,13 +42,22 @@ func (l *laneView) pageSize(limits pageLimits) int {
 	return int(min(max(share, int64(limits.least)), int64(limits.most)))
 }
 
-// has reports whether a page has room in the lead; small audiences have half a lead more, so that they wait for nobody but each other.
-func (l *laneView) has(limit int64, express bool) bool {
-	lead := l.lead
+// add counts what was emitted besides.
+func (l *laneView) add(n int64, express bool) {
+	l.outstanding += n
 	if express {
-		lead += lead / 2
+		l.express += n
 	}
-	return l.outstanding == 0 || l.outstanding+limit <= lead
+}
+
+// has reports whether a page has room in the lead. Small audiences have half a lead of their own, so that they wait for nobody but each
+// other: what a large one has out may be many leads, where the provider has become slower since.
+func (l *laneView) has(limit int64, express bool) bool {
+	out, lead := l.outstanding, l.lead
+	if express {
+		out, lead = l.express, lead/2
+	}
+	return out == 0 || out+limit <= lead
 }
 
 // expressAudience is the largest audience of which a broadcast is small.

@@ -26,8 +26,14 @@ func TestNextStepPassesOverWhatWaits(t *testing.T) {
 		"a small one passes the lead": {
 			[]candidate{{lane: full()}, {lane: full(), express: true}}, step{kind: stepPage, index: 1, limit: 1_000, wakeAt: never},
 		},
-		"until half as much is out again": {
-			[]candidate{{lane: &laneView{lead: 20_000, runnable: 4, outstanding: 29_500}, express: true}}, step{wakeAt: never},
+		"however far ahead the large ones are": {
+			[]candidate{{lane: &laneView{lead: 1_000, runnable: 4, outstanding: 20_000}, express: true}}, step{kind: stepPage, limit: 250, wakeAt: never},
+		},
+		"until half a lead of small ones is out": {
+			[]candidate{{lane: &laneView{lead: 20_000, runnable: 4, outstanding: 9_500, express: 9_500}, express: true}}, step{wakeAt: never},
+		},
+		"which the large ones wait for": {
+			[]candidate{{lane: &laneView{lead: 20_000, runnable: 4, outstanding: 19_500, express: 19_500}}}, step{wakeAt: never},
 		},
 		"its own rate": {[]candidate{{lane: free(), slice: 7}}, step{kind: stepPage, limit: 7, wakeAt: never}},
 		"cancelled while paused and ahead": {
