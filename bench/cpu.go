@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -73,9 +74,12 @@ func peakRSS(pid int) (int64, error) { return statusBytes(pid, "VmHWM") }
 // what it likes.
 func fileRSS(pid int) (int64, error) { return statusBytes(pid, "RssFile") }
 
-// statusBytes is a field of /proc/<pid>/status.
+// statusBytes is a field of /proc/<pid>/status. os.ErrProcessDone: a process that has ended has none.
 func statusBytes(pid int, field string) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.ErrProcessDone
+	}
 	if err != nil {
 		return 0, fmt.Errorf("read the memory of a process: %w", err)
 	}
@@ -88,7 +92,7 @@ func statusBytes(pid int, field string) (int64, error) {
 			}
 		}
 	}
-	return 0, fmt.Errorf("read the memory of a process: no %s", field)
+	return 0, fmt.Errorf("read the memory of a process: no %s: %w", field, os.ErrProcessDone)
 }
 
 // forgetPeak lets the peak of a process's resident memory begin at what it has now.

@@ -1,7 +1,11 @@
 package bench
 
 import (
+	"errors"
+	"io"
 	"os"
+	"os/exec"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -40,6 +44,34 @@ func TestThisProcessCanBeMeasuredFromOutside(t *testing.T) {
 	}
 	if _, err := childrenOf(os.Getpid()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAProcessThatHasEndedHasNoMemory(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), "true")
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, out); err != nil { // until it is about to end
+		t.Fatal(err)
+	}
+	ended := func() bool {
+		_, err := peakRSS(cmd.Process.Pid)
+		return errors.Is(err, os.ErrProcessDone)
+	}
+	for !ended() { // nobody has waited for it: it is a zombie
+		runtime.Gosched()
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if !ended() {
+		t.Error("want a process that is gone to have ended")
 	}
 }
 

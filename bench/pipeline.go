@@ -245,6 +245,9 @@ func (u *running) peaks() (map[string]int64, error) {
 	for _, name := range slices.Sorted(maps.Keys(parts)) {
 		for _, pid := range parts[name] {
 			n, err := peakRSS(pid)
+			if errors.Is(err, os.ErrProcessDone) {
+				continue // one of PostgreSQL's backends, which come and go
+			}
 			if err != nil {
 				return nil, err
 			}
