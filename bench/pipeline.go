@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net/http"
 	"os"
@@ -218,6 +219,9 @@ func (u *running) cpu() (map[string]time.Duration, error) {
 	for name, pids := range parts {
 		for _, pid := range pids {
 			n, failed := familyCPU(pid)
+			if errors.Is(failed, fs.ErrNotExist) {
+				continue // one of PostgreSQL's backends has ended: its time is its parent's now
+			}
 			err = errors.Join(err, failed)
 			used[name] += n
 		}
