@@ -46,38 +46,39 @@ const (
 	fairLeast   = 2 * time.Second       // of each side, however small the broadcast
 )
 
-// fair measures direct pushes, 100 a second, while a broadcast goes to every device, and again while a process that only burns CPU
-// uses as much of it as the broadcast did. From the request to the provider's answer, as the log has it.
-func (h *harness) fair(ctx context.Context) ([]Row, error) { return h.embeddedFair(ctx, fairName) }
-
-// fairQuota is fair with the quota of FCM that is the default, as an operator has it who sets nothing.
-func (h *harness) fairQuota(ctx context.Context) ([]Row, error) {
-	return h.embeddedFair(ctx, fairQuota, defaultQuota()...)
-}
-
-// defaultQuota undoes what startUp says of quotas.
+// defaultQuota undoes what startUp says of FCM's quota: the default is what an operator has who sets nothing.
 func defaultQuota() []string { return []string{"--senders-fcm-quota", strconv.Itoa(senders.FCMQuota)} }
 
-func (h *harness) embeddedFair(ctx context.Context, name string, more ...string) (rows []Row, err error) {
-	up, end, err := h.patient().startPipeline(ctx, more...)
-	if err != nil {
-		return nil, err
+// waiting is a benchmark of how long one push waits beside many: what it makes of a pipeline at work, by the name of its figures.
+type waiting func(u *running, ctx context.Context, name string) ([]Row, error)
+
+// inOne runs it on `campanile up` with more flags.
+func (w waiting) inOne(name string, more ...string) func(h *harness, ctx context.Context) ([]Row, error) {
+	return func(h *harness, ctx context.Context) (rows []Row, err error) {
+		up, end, err := h.patient().startPipeline(ctx, more...)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, end()) }()
+		return w(&up.running, ctx, name)
 	}
-	defer func() { err = errors.Join(err, end()) }()
-	return up.fairRows(ctx, name)
 }
 
-// clusterFair is fair with every stage in a process of its own, on Kafka.
-func (h *harness) clusterFair(ctx context.Context) (rows []Row, err error) {
-	c, end, err := h.patient().startCluster(ctx, nil)
-	if err != nil {
-		return nil, err
+// inMany runs it with every stage in a process of its own, on Kafka.
+func (w waiting) inMany(name string) func(h *harness, ctx context.Context) ([]Row, error) {
+	return func(h *harness, ctx context.Context) (rows []Row, err error) {
+		c, end, err := h.patient().startCluster(ctx, nil)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, end()) }()
+		return w(&c.running, ctx, name)
 	}
-	defer func() { err = errors.Join(err, end()) }()
-	return c.fairRows(ctx, fairKafka)
 }
 
-func (u *running) fairRows(ctx context.Context, name string) ([]Row, error) {
+// fair measures direct pushes, 100 a second, while a broadcast goes to every device, and again while processes that only burn CPU use as
+// much of it as the broadcast did. From the request to the provider's answer, as the log has it.
+func (u *running) fair(ctx context.Context, name string) ([]Row, error) {
 	h := u.h
 	if err := u.load(ctx); err != nil {
 		return nil, err

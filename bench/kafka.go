@@ -46,12 +46,12 @@ func onKafka(devices int) []benchmark {
 		{
 			under(smallKafka, smallRatio, smallP99, smallP50),
 			fmt.Sprintf("the same processes: 1,000 broadcasts to 10 devices each, during broadcasts to %s devices, against the same beside a process that burns as much CPU", sizeName(devices)),
-			(*harness).clusterSmall,
+			waiting((*running).small).inMany(smallKafka),
 		},
 		{
 			under(fairKafka, fairRatio, fairReach, fairP99, fairP50),
 			fmt.Sprintf("the same processes: 100 direct pushes a second during a broadcast to %s devices, against the same beside a process that burns as much CPU", sizeName(devices)),
-			(*harness).clusterFair,
+			waiting((*running).fair).inMany(fairKafka),
 		},
 	}
 	all = append(all, scaleBenchmarks(onReal, 100_000, 1_000_000, 10_000_000)...)

@@ -78,23 +78,23 @@ func benchmarks(devices int) []benchmark {
 			under(smallName, smallRatio, smallP99, smallP50),
 			fmt.Sprintf("`campanile up`: 1,000 broadcasts to 10 devices each, from the request to the last answer, during broadcasts to %s devices, against the same beside "+
 				"a process that burns as much CPU", sizeName(devices)),
-			(*harness).small,
+			waiting((*running).small).inOne(smallName),
 		},
 		{
 			under(smallQuota, smallRatio, smallP99, smallP50),
 			fmt.Sprintf("`campanile up`: the same with FCM's default quota, at which a broadcast to %s devices takes minutes", sizeName(devices)),
-			(*harness).smallQuota,
+			waiting((*running).small).inOne(smallQuota, defaultQuota()...),
 		},
 		{
 			under(fairName, fairRatio, fairReach, fairP99, fairP50),
 			fmt.Sprintf("`campanile up`: 100 direct pushes a second, from the request to the provider's answer, during a broadcast to %s devices, against the same beside "+
 				"a process that burns as much CPU", sizeName(devices)),
-			(*harness).fair,
+			waiting((*running).fair).inOne(fairName),
 		},
 		{
 			under(fairQuota, fairRatio, fairReach, fairP99, fairP50),
 			fmt.Sprintf("`campanile up`: the same with FCM's default quota, at which a broadcast to %s devices takes minutes", sizeName(devices)),
-			(*harness).fairQuota,
+			waiting((*running).fair).inOne(fairQuota, defaultQuota()...),
 		},
 		{
 			[]string{stormFall, stormRecovery, stormRefused, stormAPNS},

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -33,36 +32,10 @@ const (
 	smallEvery      = 10 * time.Millisecond
 )
 
-// small measures broadcasts to a handful of devices, 100 a second and 1,000 in all, while one goes to every device, and again while a
-// process that only burns CPU uses as much of it. They are of one app, which is the harder case. From the request to the last
-// provider's answer, as the log has it.
-func (h *harness) small(ctx context.Context) ([]Row, error) { return h.embeddedSmall(ctx, smallName) }
-
-// smallQuota is small with the quota of FCM that is the default.
-func (h *harness) smallQuota(ctx context.Context) ([]Row, error) {
-	return h.embeddedSmall(ctx, smallQuota, defaultQuota()...)
-}
-
-func (h *harness) embeddedSmall(ctx context.Context, name string, more ...string) (rows []Row, err error) {
-	up, end, err := h.patient().startPipeline(ctx, more...)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, end()) }()
-	return up.smallRows(ctx, name)
-}
-
-// clusterSmall is small with every stage in a process of its own, on Kafka.
-func (h *harness) clusterSmall(ctx context.Context) (rows []Row, err error) {
-	c, end, err := h.patient().startCluster(ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, end()) }()
-	return c.smallRows(ctx, smallKafka)
-}
-
-func (u *running) smallRows(ctx context.Context, name string) ([]Row, error) {
+// small measures broadcasts to a handful of devices, 100 a second and 1,000 in all, while one goes to every device, and again while
+// processes that only burn CPU use as much of it. They are of one app, which is the harder case. From the request to the last provider's
+// answer, as the log has it.
+func (u *running) small(ctx context.Context, name string) ([]Row, error) {
 	h := u.h
 	if err := u.load(ctx); err != nil {
 		return nil, err
