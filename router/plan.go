@@ -44,11 +44,12 @@ func (d *drive) consider(b *broadcast, nowUS int64) {
 			lanes[i].runnable += undone
 		}
 	}
-	d.correct(b, o, &lanes)
+	express := b.express()
+	d.correct(b, o, express, &lanes)
 	if len(o.cursors) == 0 || o.done() {
 		return
 	}
-	p, express := b.pace(r, nowUS), b.express()
+	p := b.pace(r, nowUS)
 	if express && runs {
 		d.expressUS = nowUS
 	}
@@ -70,7 +71,7 @@ func (d *drive) consider(b *broadcast, nowUS int64) {
 }
 
 // correct adds what this Drive has emitted and the followed state does not show yet.
-func (d *drive) correct(b *broadcast, o *owned, lanes *[slots]*laneView) {
+func (d *drive) correct(b *broadcast, o *owned, express bool, lanes *[slots]*laneView) {
 	var ahead [slots]int64
 	for i := range o.cursors {
 		c := &o.cursors[i]
@@ -78,7 +79,7 @@ func (d *drive) correct(b *broadcast, o *owned, lanes *[slots]*laneView) {
 	}
 	for i, n := range ahead {
 		if n > 0 {
-			lanes[i].add(max(0, b.emitted[i]+n-b.sums[i].first)-b.outstanding[i], b.express())
+			lanes[i].add(max(0, b.emitted[i]+n-b.sums[i].first)-b.outstanding[i], express)
 		}
 	}
 }
