@@ -30,6 +30,7 @@ import (
 	"github.com/campanile-push/campanile/schemas"
 	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
 	"github.com/campanile-push/campanile/senders"
+	"github.com/campanile-push/campanile/senders/maxprocs"
 	"github.com/campanile-push/campanile/simulator"
 	"github.com/campanile-push/campanile/vault"
 )
@@ -259,10 +260,27 @@ func (o *senderOrder) prepareStage(ctx context.Context, p *provider) (pushUntil,
 	}
 	apps = log.Follow("sender.apps", sender.ApplyApps, schemas.Apps)
 	s := &stage{log: log, sender: sender, p: p, o: o, followings: []*eventlog.Following{broadcasts, apps}}
+	stop := followWork(ctx)
 	return s.run, func() {
 		sender.Close()
 		_ = log.Close(context.WithoutCancel(ctx))
+		stop()
 	}, nil
+}
+
+// followWork lets this process have as many threads as it has work for until stop is called, as `campanile sender` does.
+func followWork(ctx context.Context) (stop func()) {
+	if os.Getenv("GOMAXPROCS") != "" {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	most := runtime.GOMAXPROCS(0)
+	var following sync.WaitGroup
+	following.Go(func() { maxprocs.Follow(ctx, most) })
+	return func() {
+		cancel()
+		following.Wait()
+	}
 }
 
 // stage is a whole sender.

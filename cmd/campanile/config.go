@@ -105,7 +105,7 @@ type setting struct {
 func settings() []setting {
 	return []setting{
 		{key: "data", def: "data", usage: "folder of the embedded engines and of generated secrets"},
-		{key: "threads", def: 0, usage: "goroutines that may run at once; 0: four for each core, so that direct pushes do not wait behind a broadcast's work"},
+		{key: "threads", def: 0, usage: "goroutines that may run at once; 0: four for each core, so that direct pushes do not wait behind a broadcast's work; in a process of senders alone as many as it has work for, one for each core at most"},
 		{key: "log.level", def: "info", usage: "debug, info, warn or error"},
 		{key: "log.format", def: "text", usage: "text or json"},
 		{key: "http.listen", def: "127.0.0.1:8801", usage: "address of the API that phones and sites call"},

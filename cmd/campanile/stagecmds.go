@@ -20,6 +20,7 @@ func stageCommands(t *terminal) []*cobra.Command {
 			return fmt.Errorf("--platform: %w", err)
 		}
 		p.collectOften()
+		p.followWork()
 		return p.startSender(transport)
 	})
 	sender.Flags().StringVar(&platform, "platform", "", "apns or fcm")

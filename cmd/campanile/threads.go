@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"os"
 	"runtime"
+
+	"github.com/campanile-push/campanile/senders/maxprocs"
 )
 
 // threadsPerCore is how many goroutines may run at once for each core, where nothing is set.
@@ -14,7 +17,7 @@ import (
 const threadsPerCore = 4
 
 // spreadThreads sets how many goroutines may run at once: n, or threadsPerCore for each core that this process has. The variable
-// GOMAXPROCS, where the operator has set it, stands.
+// GOMAXPROCS, where the operator has set it, stands. A process of senders alone then follows its work.
 func spreadThreads(n int) {
 	if os.Getenv("GOMAXPROCS") != "" {
 		return
@@ -24,4 +27,15 @@ func spreadThreads(n int) {
 		n = threadsPerCore * runtime.GOMAXPROCS(0)
 	}
 	runtime.GOMAXPROCS(n)
+}
+
+// followWork lets a process of senders alone have as many threads as it has work for, one for each core at most: nothing else's work is
+// in its queues, and a push costs more CPU where threads wake for nothing. What the operator has set, as GOMAXPROCS or `threads`, stands.
+func (p *process) followWork() {
+	if os.Getenv("GOMAXPROCS") != "" || p.cfg.Threads > 0 {
+		return
+	}
+	runtime.SetDefaultGOMAXPROCS()
+	most := runtime.GOMAXPROCS(0)
+	p.super.background(engines, func(ctx context.Context) { maxprocs.Follow(ctx, most) })
 }
