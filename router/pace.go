@@ -50,6 +50,17 @@ func slice(rate float64) int {
 	return max(1, int(min(rate*paceTick.Seconds(), 1e9)))
 }
 
+// slice is the page that c may take at once. Its first one is a part by its place among the broadcast's cursors: from then on their turns
+// are spread over the tick, and what goes out is even, where together they would send a tick's worth in one burst.
+func (c *ownedCursor) slice(r *request, rate float64) int {
+	n := slice(rate)
+	if n == 0 || c.pacedFor > 0 {
+		return n
+	}
+	place, places := int(c.key.rng)*slots+c.slot, int(r.Ranges)*slots
+	return max(1, n*(place+1)/places)
+}
+
 // due is when a cursor that took n at fromUS may take more.
 func due(fromUS, n int64, rate float64) int64 {
 	if rate <= 0 || n == 0 {

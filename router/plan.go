@@ -65,7 +65,7 @@ func (d *drive) consider(b *broadcast, nowUS int64) {
 		}
 		d.candidates = append(d.candidates, candidate{
 			broadcast: o, cursor: c, closing: closing, paused: b.paused, expires: r.ExpiresAtUs,
-			notBefore: notBefore, slice: slice(rate), lane: lanes[c.slot], express: express, turns: [3]uint64{d.appTurns[b.app], o.turn, c.turn},
+			notBefore: notBefore, slice: c.slice(r, rate), lane: lanes[c.slot], express: express, turns: [3]uint64{d.appTurns[b.app], o.turn, c.turn},
 		})
 	}
 }

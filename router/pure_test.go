@@ -2,6 +2,7 @@ package router
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/campanile-push/campanile/schemas"
@@ -75,6 +76,34 @@ func TestDueAndSliceStandExtremes(t *testing.T) {
 	}
 	if got := due(1_000_000, 50, 100); got != 1_500_000 {
 		t.Errorf("50 at 100 a second: want half a second, got %d", got-1_000_000)
+	}
+}
+
+func TestCursorsOfOneRateTakeTurns(t *testing.T) {
+	t.Parallel()
+	r := &request{Ranges: 4}
+	const rate = 800 // of each: 400 a tick
+	var due []int64
+	for rng := range r.Ranges {
+		for slot := range slots {
+			c := &ownedCursor{key: cursorKey{rng: rng}, slot: slot}
+			first := c.slice(r, rate)
+			due = append(due, int64(first))
+			c.pacedFor = int64(first)
+			if got := c.slice(r, rate); got != 400 {
+				t.Errorf("range %d: want 400 after the first page, got %d", rng, got)
+			}
+			c.pacedFor = 0
+			if got := c.slice(r, 0.001); got != 1 {
+				t.Errorf("range %d: want 1 where a page is less than a device, got %d", rng, got)
+			}
+			if got := c.slice(r, 0); got != 0 {
+				t.Errorf("range %d: want no slice without a rate, got %d", rng, got)
+			}
+		}
+	}
+	if want := []int64{50, 100, 150, 200, 250, 300, 350, 400}; !slices.Equal(due, want) {
+		t.Errorf("first pages: want %d, got %d", want, due)
 	}
 }
 
