@@ -27,9 +27,17 @@ const (
 // onProcesses is the part of a figure's name that says that every stage was a process of its own, on Kafka.
 const onProcesses = "/kafka"
 
+// onDistance is the part of a figure's name that says that the providers answered after farLatency, about the least that they are away
+// from anybody's machines. Where they answer at once, a broadcast without a quota takes every core.
+const (
+	onDistance = "/20ms"
+	farLatency = 20 * time.Millisecond
+)
+
 const (
 	fairName  = "fair"
 	fairQuota = fairName + "/quota"
+	fairFar   = fairName + onDistance
 	fairKafka = fairName + onProcesses
 )
 
@@ -51,6 +59,16 @@ func defaultQuota() []string { return []string{"--senders-fcm-quota", strconv.It
 
 // waiting is a benchmark of how long one push waits beside many: what it makes of a pipeline at work, by the name of its figures.
 type waiting func(u *running, ctx context.Context, name string) ([]Row, error)
+
+// farAway is w where the providers answer after farLatency.
+func (w waiting) farAway() waiting {
+	return func(u *running, ctx context.Context, name string) ([]Row, error) {
+		if err := u.p.answerAfter(ctx, farLatency); err != nil {
+			return nil, err
+		}
+		return w(u, ctx, name)
+	}
+}
 
 // inOne runs it on `campanile up` with more flags.
 func (w waiting) inOne(name string, more ...string) func(h *harness, ctx context.Context) ([]Row, error) {

@@ -12,7 +12,6 @@ import (
 	"github.com/campanile-push/campanile/schemas"
 	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
 	"github.com/campanile-push/campanile/senders"
-	"github.com/campanile-push/campanile/simulator"
 	"github.com/campanile-push/campanile/vault"
 )
 
@@ -174,11 +173,7 @@ func (h *harness) grid(ctx context.Context, c cell) (rows []Row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	scenario := simulator.Scenario{Seed: 1}
-	if scenario.Latency, err = simulator.ParseLatency(c.latency.String()); err != nil {
-		return nil, fmt.Errorf("the provider's latency: %w", err)
-	}
-	if err := p.client.SetScenario(ctx, scenario); err != nil {
+	if err := p.answerAfter(ctx, c.latency); err != nil {
 		return nil, err
 	}
 	n := h.scaled(c.pushes())

@@ -86,6 +86,11 @@ func benchmarks(devices int) []benchmark {
 			waiting((*running).small).inOne(smallQuota, defaultQuota()...),
 		},
 		{
+			under(smallFar, smallRatio, smallP99, smallP50),
+			fmt.Sprintf("`campanile up`: the same without a quota and with providers that answer after %s", farLatency),
+			waiting((*running).small).farAway().inOne(smallFar),
+		},
+		{
 			under(fairName, fairRatio, fairReach, fairP99, fairP50),
 			fmt.Sprintf("`campanile up`: 100 direct pushes a second, from the request to the provider's answer, during a broadcast to %s devices, against the same beside "+
 				"a process that burns as much CPU", sizeName(devices)),
@@ -95,6 +100,11 @@ func benchmarks(devices int) []benchmark {
 			under(fairQuota, fairRatio, fairReach, fairP99, fairP50),
 			fmt.Sprintf("`campanile up`: the same with FCM's default quota, at which a broadcast to %s devices takes minutes", sizeName(devices)),
 			waiting((*running).fair).inOne(fairQuota, defaultQuota()...),
+		},
+		{
+			under(fairFar, fairRatio, fairReach, fairP99, fairP50),
+			fmt.Sprintf("`campanile up`: the same without a quota and with providers that answer after %s", farLatency),
+			waiting((*running).fair).farAway().inOne(fairFar),
 		},
 		{
 			[]string{stormFall, stormRecovery, stormRefused, stormAPNS},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/campanile-push/campanile/eventlog"
 	"github.com/campanile-push/campanile/schemas"
@@ -25,6 +26,16 @@ type provider struct {
 	account []byte // FCM's service account
 	roots   *x509.CertPool
 	pushes  string // the client that a sender pushes with: senders.StockTransport or senders.H2Transport
+}
+
+// answerAfter has the providers answer every push after so long, and accept it.
+func (p *provider) answerAfter(ctx context.Context, latency time.Duration) error {
+	scenario := simulator.Scenario{Seed: 1}
+	var err error
+	if scenario.Latency, err = simulator.ParseLatency(latency.String()); err != nil {
+		return fmt.Errorf("the provider's latency: %w", err)
+	}
+	return p.client.SetScenario(ctx, scenario)
 }
 
 // bundle is the topic of APNs pushes.

@@ -21,6 +21,7 @@ const (
 const (
 	smallName  = "broadcast/small"
 	smallQuota = smallName + "/quota"
+	smallFar   = smallName + onDistance
 	smallKafka = smallName + onProcesses
 )
 

@@ -99,11 +99,7 @@ func (u *runningUp) storm(ctx context.Context, kind stormKind) (r stormRound, er
 	if err := u.p.client.Reset(ctx, "stats", "ledger"); err != nil {
 		return r, err
 	}
-	latency, err := simulator.ParseLatency("20ms")
-	if err != nil {
-		return r, err
-	}
-	if err := u.p.client.SetScenario(ctx, simulator.Scenario{Seed: 1, Latency: latency}); err != nil {
+	if err := u.p.answerAfter(ctx, farLatency); err != nil {
 		return r, err
 	}
 	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
