@@ -34,10 +34,14 @@ const (
 	farLatency = 20 * time.Millisecond
 )
 
+// evenRate is about a third of what `campanile up` can do on four cores.
+const evenRate = 80_000
+
 const (
 	fairName  = "fair"
 	fairQuota = fairName + "/quota"
 	fairFar   = fairName + onDistance
+	fairRate  = fairName + "/rate"
 	fairKafka = fairName + onProcesses
 )
 
@@ -66,6 +70,14 @@ func (w waiting) farAway() waiting {
 		if err := u.p.answerAfter(ctx, farLatency); err != nil {
 			return nil, err
 		}
+		return w(u, ctx, name)
+	}
+}
+
+// rated is w where broadcasts to all devices have a rate, in pushes a second.
+func (w waiting) rated(rate float64) waiting {
+	return func(u *running, ctx context.Context, name string) ([]Row, error) {
+		u.rate = rate
 		return w(u, ctx, name)
 	}
 }
@@ -245,8 +257,7 @@ func (u *running) directWhileBroadcasting(ctx context.Context) (s span, used cor
 		if err != nil {
 			return err
 		}
-		moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
-		id, err := moodle.toAll(ctx)
+		id, err := u.toAll(ctx)
 		if err != nil {
 			return err
 		}

@@ -107,6 +107,11 @@ func benchmarks(devices int) []benchmark {
 			waiting((*running).fair).farAway().inOne(fairFar),
 		},
 		{
+			under(fairRate, fairRatio, fairReach, fairP99, fairP50),
+			fmt.Sprintf("`campanile up`: the same with providers that answer at once and a broadcast with a rate of %d a second", evenRate),
+			waiting((*running).fair).rated(evenRate).inOne(fairRate),
+		},
+		{
 			[]string{stormFall, stormRecovery, stormRefused, stormAPNS},
 			"`campanile up`: a broadcast at an FCM quota of 2,000 a second; FCM answers 429 to all for 20 s, APNs to a fifth of the tokens",
 			(*harness).storm,

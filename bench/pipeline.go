@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/campanile-push/campanile/api"
 	"github.com/campanile-push/campanile/audit"
 	"github.com/campanile-push/campanile/eventlog"
 	"github.com/campanile-push/campanile/eventlog/broker"
@@ -100,9 +101,10 @@ type runningUp struct {
 type running struct {
 	h         *harness
 	p         *provider
-	api, ops  string // URLs; ops is that of the process whose profile is taken
-	masterKey string // file
-	analytics bool   // deliveries are counted
+	api, ops  string  // URLs; ops is that of the process whose profile is taken
+	masterKey string  // file
+	analytics bool    // deliveries are counted
+	rate      float64 // of broadcasts to all devices, pushes a second; zero: none of their own
 	log       *eventlog.Log
 	// parts are the processes whose CPU time and memory are the pipeline's, by name, read now.
 	parts func() (map[string][]int, error)
@@ -399,6 +401,23 @@ func (m *Moodle) toAll(ctx context.Context) (schemas.ID, error) {
 		return schemas.ID{}, err
 	}
 	return schemas.ParseID(text)
+}
+
+// toAll broadcasts to all devices, at the rate that was asked for.
+func (u *running) toAll(ctx context.Context) (schemas.ID, error) {
+	if u.rate == 0 {
+		moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
+		return moodle.toAll(ctx)
+	}
+	client := api.Client{URL: u.api, App: app, Key: benchKey, HTTP: NewClient(1)}
+	content := payload()
+	accepted, err := client.SendBroadcast(ctx, "", api.BroadcastRequest{
+		Channels: []string{siteChannel}, Message: &api.Message{Title: content.Title, Body: content.Body}, Rate: u.rate,
+	})
+	if err != nil {
+		return schemas.ID{}, err
+	}
+	return schemas.ParseID(accepted.ID)
 }
 
 // reach broadcasts to all devices, and returns when the last answer is counted.

@@ -112,14 +112,13 @@ func (u *running) ask(ctx context.Context, n int, work func(ctx context.Context,
 
 // smallBeside asks while broadcasts go to every device, one after the other until all is asked. It also returns what was used meanwhile.
 func (u *running) smallBeside(ctx context.Context, n int) (s span, used cores, err error) {
-	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
 	s, err = u.ask(ctx, n, func(ctx context.Context, asked <-chan struct{}) error {
 		since, err := u.countCores()
 		if err != nil {
 			return err
 		}
 		for over := false; !over; {
-			id, err := moodle.toAll(ctx)
+			id, err := u.toAll(ctx)
 			if err != nil {
 				return err
 			}

@@ -18,7 +18,7 @@ func TestEveryBenchmarkRuns(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "bench.json")
 	// Of the senders' grid only a corner, since each of its clients is a process.
-	rows := benched(t, dir, file, "--only", "/kfake/|^(ingest|tls|pipeline/embedded)/|^fair/(direct|quota|20ms)|^broadcast/small/(p99|quota)|/0ms/200B/|fcm/50ms/4KB|memory/apns|^scale/embedded/(10k|10M)/|^page/pebble/")
+	rows := benched(t, dir, file, "--only", "/kfake/|^(ingest|tls|pipeline/embedded)/|^fair/(direct|quota|20ms|rate)|^broadcast/small/(p99|quota)|/0ms/200B/|fcm/50ms/4KB|memory/apns|^scale/embedded/(10k|10M)/|^page/pebble/")
 	for _, want := range []string{
 		"append/kfake/ratio", "append/batch/kfake/ratio", "transform/kfake/ratio", "deliver/kfake/ratio", "router/kfake/ratio", "router/memory/kfake/ratio",
 		"ingest/push/ratio", "tls/fresh/ratio", "tls/fresh/resumed/ratio", "tls/fresh/http1/ratio", "tls/fresh/p99_ms", "tls/fresh/stall/max_ms",
@@ -26,7 +26,7 @@ func TestEveryBenchmarkRuns(t *testing.T) {
 		"sender/fcm/50ms/4KB/h2/little", "sender/fcm/50ms/4KB/floor/rss_mb", "sender/memory/apns/10M/rss_mb",
 		"sender/apns/0ms/200B/h2/cpu_us", "sender/fcm/0ms/200B/h2/cpu_us", "pipeline/embedded/300/cpu_us",
 		"fair/direct_p99", "fair/direct_p50", "fair/direct_p99/ratio",
-		"broadcast/small/p99", "broadcast/small/p50", "broadcast/small/p99_ratio", "fair/quota/direct_p99", "broadcast/small/quota/p99", "fair/20ms/direct_p99",
+		"broadcast/small/p99", "broadcast/small/p50", "broadcast/small/p99_ratio", "fair/quota/direct_p99", "broadcast/small/quota/p99", "fair/20ms/direct_p99", "fair/rate/direct_p99",
 		"scale/embedded/10k/cpu_us", "scale/embedded/10k/up/rss_mb", "scale/embedded/10M/rate", "scale/embedded/10M/seconds", "page/pebble/rate", "page/pebble/two/cpu_us",
 	} {
 		if !rows[want] {
