@@ -14,7 +14,7 @@ const interval = 100 * time.Millisecond
 // begins and ends with most, and returns at once where the CPU time cannot be read. It is for one goroutine of a process.
 //
 // A processor without work is not free: whatever makes a goroutine ready wakes a thread for it, which looks for more and sleeps again. A
-// sender that is busy for a third of a core takes two fifths more CPU a push with four of them than with one (docs/benchmarks.md).
+// sender that is busy for a third of a core takes two fifths more CPU a push with four of them than with one (docs/adr/0021).
 func Follow(ctx context.Context, most int) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
