@@ -8,18 +8,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
-
-// ownCPU is what this process has used, user and system.
-func ownCPU() (time.Duration, error) {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0, fmt.Errorf("read the CPU time: %w", err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
-}
 
 // clockTick is the unit of CPU times in /proc: USER_HZ, which is 100 a second on every architecture that Go runs on.
 const clockTick = 10 * time.Millisecond

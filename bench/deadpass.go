@@ -49,8 +49,7 @@ func (u *runningUp) deadPass(ctx context.Context) (float64, error) {
 	if err := u.p.client.Reset(ctx, "stats"); err != nil {
 		return 0, err
 	}
-	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
-	id, err := moodle.toAll(ctx)
+	id, err := u.toAll(ctx)
 	if err != nil {
 		return 0, err
 	}

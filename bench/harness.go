@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/campanile-push/campanile/senders/maxprocs"
 )
 
 // Options of Run. Command must be set; the zero value of the others works.
@@ -189,14 +191,14 @@ func (h *harness) watch(others map[string]*child) (*stopwatch, error) {
 			return nil, fmt.Errorf("keep a profile: %w", err)
 		}
 	}
-	w.cpu, err = ownCPU()
+	w.cpu, err = maxprocs.CPUTime()
 	w.began = time.Now()
 	return w, err
 }
 
 func (w *stopwatch) stop(n int) (sample, error) {
 	s := sample{n: n, wall: time.Since(w.began), others: map[string]time.Duration{}}
-	cpu, err := ownCPU()
+	cpu, err := maxprocs.CPUTime()
 	if err != nil {
 		return s, err
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/campanile-push/campanile/eventlog/broker"
 	"github.com/campanile-push/campanile/schemas"
 	pushv1 "github.com/campanile-push/campanile/schemas/push/v1"
+	"github.com/campanile-push/campanile/senders/maxprocs"
 	"github.com/campanile-push/campanile/vault"
 )
 
@@ -367,9 +368,8 @@ func (u *running) broadcasts(ctx context.Context, name string, round, count int)
 	stopProfile := u.profile(ctx, name, round)
 	defer stopProfile()
 	s := sample{others: map[string]time.Duration{}}
-	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
 	for range count {
-		n, err := u.reach(ctx, moodle)
+		n, err := u.reach(ctx)
 		if err != nil {
 			return s, err
 		}
@@ -394,20 +394,15 @@ func (u *running) broadcasts(ctx context.Context, name string, round, count int)
 // ofIt stands before the names of processes whose CPU time is in the figure.
 const ofIt = "of it "
 
-// toAll broadcasts to all devices.
-func (m *Moodle) toAll(ctx context.Context) (schemas.ID, error) {
-	text, err := m.Broadcast(ctx, siteChannel, payload().Body)
-	if err != nil {
-		return schemas.ID{}, err
-	}
-	return schemas.ParseID(text)
-}
-
 // toAll broadcasts to all devices, at the rate that was asked for.
 func (u *running) toAll(ctx context.Context) (schemas.ID, error) {
 	if u.rate == 0 {
 		moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
-		return moodle.toAll(ctx)
+		id, err := moodle.Broadcast(ctx, siteChannel, payload().Body)
+		if err != nil {
+			return schemas.ID{}, err
+		}
+		return schemas.ParseID(id)
 	}
 	client := api.Client{URL: u.api, App: app, Key: benchKey, HTTP: NewClient(1)}
 	content := payload()
@@ -421,8 +416,8 @@ func (u *running) toAll(ctx context.Context) (schemas.ID, error) {
 }
 
 // reach broadcasts to all devices, and returns when the last answer is counted.
-func (u *running) reach(ctx context.Context, moodle Moodle) (n int, err error) {
-	id, err := moodle.toAll(ctx)
+func (u *running) reach(ctx context.Context) (n int, err error) {
+	id, err := u.toAll(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -455,7 +450,7 @@ func (u *running) spent() (s spent, err error) {
 	if s.simulator, err = processCPU(u.p.child.pid()); err != nil {
 		return s, err
 	}
-	s.load, err = ownCPU()
+	s.load, err = maxprocs.CPUTime()
 	return s, err
 }
 

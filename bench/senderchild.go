@@ -109,7 +109,7 @@ func (o *senderOrder) measure(ctx context.Context, run pushUntil, until int64) (
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	cpu, err := ownCPU()
+	cpu, err := maxprocs.CPUTime()
 	if err != nil {
 		return r, err
 	}
@@ -120,7 +120,7 @@ func (o *senderOrder) measure(ctx context.Context, run pushUntil, until int64) (
 	}
 	r.Wall = time.Since(began)
 	r.InFlight, r.Busy, r.Peaks = s.inFlight, s.busy, s.peaks
-	used, err := ownCPU()
+	used, err := maxprocs.CPUTime()
 	if err != nil {
 		return r, err
 	}

@@ -102,8 +102,7 @@ func (u *runningUp) storm(ctx context.Context, kind stormKind) (r stormRound, er
 	if err := u.p.answerAfter(ctx, farLatency); err != nil {
 		return r, err
 	}
-	moodle := Moodle{BaseURL: u.api, App: app, Key: benchKey, Client: NewClient(1)}
-	id, err := moodle.toAll(ctx)
+	id, err := u.toAll(ctx)
 	if err != nil {
 		return r, err
 	}

@@ -7,5 +7,5 @@ import (
 	"time"
 )
 
-// ownCPU is not known here.
-func ownCPU() (time.Duration, error) { return 0, errors.ErrUnsupported }
+// CPUTime cannot be read here.
+func CPUTime() (time.Duration, error) { return 0, errors.ErrUnsupported }

@@ -27,7 +27,7 @@ func newMeter() *meter {
 
 // look is the load since the last one; false where it cannot be read.
 func (m *meter) look() (load, bool) {
-	cpu, err := ownCPU()
+	cpu, err := CPUTime()
 	if err != nil {
 		return load{}, false
 	}
