@@ -73,12 +73,11 @@ func following(candidates []candidate, c *candidate, turn uint64, emitted int64,
 		}
 		if o.broadcast == c.broadcast {
 			o.turns[1] = turn
+			o.paused = o.paused || o.slice > 0 // the rate holds it back
 		}
 	}
 	c.turns[2] = turn
 	c.lane.add(emitted, c.express)
-	if done || c.slice > 0 {
-		c.paused = true // it is at its end, or its rate holds it back
-	}
+	c.paused = c.paused || done
 	return nextStep(candidates, nowUS, limits)
 }

@@ -180,11 +180,9 @@ func (d *drive) expand(ctx context.Context, c *candidate, limit int, nowUS int64
 	if err != nil {
 		return fmt.Errorf("commit a page of broadcast %s: %w", o.id, err)
 	}
-	moved.pacedUS = nowUS
-	if cur.pacedUS > 0 {
-		moved.pacedUS = max(notBefore, nowUS-paceCredit.Microseconds())
+	if c.slice > 0 {
+		o.paced.take(len(devices), notBefore, nowUS)
 	}
-	moved.pacedFor = int64(len(devices))
 	d.turn++
 	moved.turn, o.turn, d.appTurns[o.request.App] = d.turn, d.turn, d.turn
 	*cur = moved

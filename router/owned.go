@@ -12,6 +12,7 @@ type owned struct {
 	request *request
 	filter  platformFilter
 	cursors []ownedCursor
+	paced   paced
 
 	turn        uint64
 	notBefore   int64 // Unix microseconds: the store was behind or away
@@ -26,9 +27,7 @@ type ownedCursor struct {
 	emitted int64
 	done    bool
 
-	turn     uint64
-	pacedUS  int64 // when its last page was due
-	pacedFor int64 // what that page emitted
+	turn uint64
 }
 
 // Back-off of a broadcast whose store is behind: the first question comes as soon as a store could have applied the
@@ -68,12 +67,12 @@ func (d *drive) own(b *broadcast) *owned {
 	return o
 }
 
-// done reports whether no cursor of this partition has anything left.
-func (o *owned) done() bool {
+// left is how many cursors of this partition are not done.
+func (o *owned) left() (n int) {
 	for i := range o.cursors {
 		if !o.cursors[i].done {
-			return false
+			n++
 		}
 	}
-	return true
+	return n
 }

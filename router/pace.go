@@ -4,9 +4,12 @@ import "time"
 
 const (
 	// paceTick is how much of a rate one page holds: the finer, the evener, and the more transactions.
-	paceTick = 500 * time.Millisecond
-	// paceCredit is how much lateness a cursor may make up for, so that a rate is kept on average and never in a burst.
-	paceCredit = time.Second
+	paceTick = 50 * time.Millisecond
+	// fewPaced is what is worth a transaction: a page that a tick does not fill holds so many, or slowTick's worth.
+	fewPaced = 100
+	slowTick = 500 * time.Millisecond
+	// paceCredit is how much lateness a partition may make up for, so that a rate is kept on average and never in a burst.
+	paceCredit = 250 * time.Millisecond
 	// unknownAudience is what "spread over N minutes" reckons with where nobody could estimate the audience.
 	unknownAudience = 1000
 )
@@ -42,33 +45,42 @@ func (b *broadcast) pace(r *request, nowUS int64) pace {
 	return p
 }
 
-// slice is the page that a cursor with that rate may take at once.
+// slice is the page that a partition with that part of a rate may take at once; zero: no rate.
 func slice(rate float64) int {
 	if rate <= 0 {
 		return 0
 	}
-	return max(1, int(min(rate*paceTick.Seconds(), 1e9)))
+	n := max(rate*paceTick.Seconds(), min(rate*slowTick.Seconds(), fewPaced))
+	return max(1, int(min(n, 1e9)))
 }
 
-// slice is the page that c may take at once. Its first one is a part by its place among the broadcast's cursors: from then on their turns
-// are spread over the tick, and what goes out is even, where together they would send a tick's worth in one burst.
-func (c *ownedCursor) slice(r *request, rate float64) int {
-	n := slice(rate)
-	if n == 0 || c.pacedFor > 0 {
-		return n
-	}
-	place, places := int(c.key.rng)*slots+c.slot, int(r.Ranges)*slots
-	return max(1, n*(place+1)/places)
-}
-
-// due is when a cursor that took n at fromUS may take more.
-func due(fromUS, n int64, rate float64) int64 {
+// due is when a partition that was to take n from fromUS on may take more.
+func due(fromUS int64, n, rate float64) int64 {
 	if rate <= 0 || n == 0 {
 		return fromUS
 	}
-	wait := float64(n) / rate * 1e6
+	wait := n / rate * 1e6
 	if wait > 1e15 { // some thirty years
 		wait = 1e15
 	}
 	return fromUS + int64(wait)
+}
+
+// paced is how far a partition is with its part of a broadcast's rate. All its cursors share that: one after the other takes a page, so
+// that what leaves is even, where cursors with a part each would leave together. The zero value has not begun.
+type paced struct {
+	fromUS int64   // when the last page was due; zero: there was none
+	taken  float64 // what that page emitted
+}
+
+// begin has a partition wait for its turn among the others, as none of them knows when another takes a page.
+func (p *paced) begin(place, places int32, slice int, nowUS int64) {
+	if p.fromUS == 0 {
+		p.fromUS, p.taken = nowUS, float64(slice)*float64(place)/float64(places)
+	}
+}
+
+// take notes a page that was due at dueUS. Lateness is made up for, within bounds.
+func (p *paced) take(n int, dueUS, nowUS int64) {
+	p.fromUS, p.taken = max(dueUS, nowUS-paceCredit.Microseconds()), float64(n)
 }

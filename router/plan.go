@@ -46,26 +46,30 @@ func (d *drive) consider(b *broadcast, nowUS int64) {
 	}
 	express := b.express()
 	d.correct(b, o, express, &lanes)
-	if len(o.cursors) == 0 || o.done() {
+	owned := o.left()
+	if owned == 0 {
 		return
 	}
-	p := b.pace(r, nowUS)
 	if express && runs {
 		d.expressUS = nowUS
 	}
-	rate := p.rate / float64(max(left, 1))
+	p := b.pace(r, nowUS)
+	rate := p.rate * float64(owned) / float64(max(left, owned)) // left may be a page older than owned
+	notBefore, slice := max(r.SendAtUs, o.notBefore), slice(rate)
+	if !runs || slice == 0 {
+		o.paced = paced{} // time without a rate is no lateness
+	} else {
+		o.paced.begin(d.partition, d.state.layout.Partitions, slice, nowUS)
+		notBefore = max(notBefore, min(due(o.paced.fromUS, o.paced.taken, rate), p.untilUS))
+	}
 	for i := range o.cursors {
 		c := &o.cursors[i]
 		if c.done {
 			continue
 		}
-		notBefore := max(r.SendAtUs, o.notBefore)
-		if rate > 0 {
-			notBefore = max(notBefore, min(due(c.pacedUS, c.pacedFor, rate), p.untilUS))
-		}
 		d.candidates = append(d.candidates, candidate{
 			broadcast: o, cursor: c, closing: closing, paused: b.paused, expires: r.ExpiresAtUs,
-			notBefore: notBefore, slice: c.slice(r, rate), lane: lanes[c.slot], express: express, turns: [3]uint64{d.appTurns[b.app], o.turn, c.turn},
+			notBefore: notBefore, slice: slice, lane: lanes[c.slot], express: express, turns: [3]uint64{d.appTurns[b.app], o.turn, c.turn},
 		})
 	}
 }

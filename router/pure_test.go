@@ -2,7 +2,6 @@ package router
 
 import (
 	"math"
-	"slices"
 	"testing"
 
 	"github.com/campanile-push/campanile/schemas"
@@ -79,31 +78,34 @@ func TestDueAndSliceStandExtremes(t *testing.T) {
 	}
 }
 
-func TestCursorsOfOneRateTakeTurns(t *testing.T) {
+func TestSlicesAreEvenAndWorthATransaction(t *testing.T) {
 	t.Parallel()
-	r := &request{Ranges: 4}
-	const rate = 800 // of each: 400 a tick
-	var due []int64
-	for rng := range r.Ranges {
-		for slot := range slots {
-			c := &ownedCursor{key: cursorKey{rng: rng}, slot: slot}
-			first := c.slice(r, rate)
-			due = append(due, int64(first))
-			c.pacedFor = int64(first)
-			if got := c.slice(r, rate); got != 400 {
-				t.Errorf("range %d: want 400 after the first page, got %d", rng, got)
-			}
-			c.pacedFor = 0
-			if got := c.slice(r, 0.001); got != 1 {
-				t.Errorf("range %d: want 1 where a page is less than a device, got %d", rng, got)
-			}
-			if got := c.slice(r, 0); got != 0 {
-				t.Errorf("range %d: want no slice without a rate, got %d", rng, got)
-			}
+	for rate, want := range map[float64]int{0: 0, -1: 0, 0.001: 1, 10: 5, 200: 100, 1_000: 100, 2_000: 100, 40_000: 2_000} {
+		if got := slice(rate); got != want {
+			t.Errorf("%v a second: want %d, got %d", rate, want, got)
 		}
 	}
-	if want := []int64{50, 100, 150, 200, 250, 300, 350, 400}; !slices.Equal(due, want) {
-		t.Errorf("first pages: want %d, got %d", want, due)
+}
+
+func TestPartitionsOfOneRateTakeTurns(t *testing.T) {
+	t.Parallel()
+	const rate, n, now = 1_000, 100, int64(1_000_000) // a page is a tenth of a second
+	for place, want := range []int64{0, 25_000, 50_000, 75_000} {
+		var p paced
+		p.begin(int32(place), 4, n, now)
+		first := due(p.fromUS, p.taken, rate)
+		if first != now+want {
+			t.Errorf("partition %d: want its first page due %d later, got %d", place, want, first-now)
+		}
+		p.take(n, first, first+3_000)
+		if got := due(p.fromUS, p.taken, rate); got != first+100_000 {
+			t.Errorf("partition %d: a page that was 3 ms late: want the next one due %d after it was due, got %d", place, 100_000, got-first)
+		}
+		p.begin(int32(place), 4, n, now+1) // what has begun goes on
+		p.take(n, first, first+2_000_000)
+		if got := due(p.fromUS, p.taken, rate); got != first+2_000_000-paceCredit.Microseconds()+100_000 {
+			t.Errorf("partition %d: a page that was 2 s late: want %v made up for, got the next one due after %d", place, paceCredit, got-first)
+		}
 	}
 }
 

@@ -221,6 +221,54 @@ func TestARateAndASpreadAreKept(t *testing.T) {
 	}
 }
 
+// TestABroadcastWithARateLeavesEvenly: no tenth of a second has twice its part, whatever the ranges, from the first to the last page;
+// nor while the first outcomes are awaited, and after a pause.
+func TestABroadcastWithARateLeavesEvenly(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		rate   float64
+		ranges uint32
+		window time.Duration
+	}{{4000, 16, 100 * time.Millisecond}, {4000, 1, 100 * time.Millisecond}, {400, 64, time.Second}, {8, 64, 2 * time.Second}} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t, 4)
+			h.stateOptions.StartRate = 1000 // its lead is less than the rate at first
+			h.devices("app", "news", int(5*c.rate))
+			id := h.request(&pushv1.BroadcastRequested{Rate: c.rate, Ranges: c.ranges})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			var wg sync.WaitGroup
+			wg.Go(func() { h.process(ctx) })
+			pass(2 * time.Second)
+			h.log.append(func(out *schemas.Out) { out.BroadcastPaused(&pushv1.BroadcastPaused{BroadcastId: id[:]}) })
+			pass(2 * time.Second)
+			h.log.append(func(out *schemas.Out) { out.BroadcastResumed(&pushv1.BroadcastResumed{BroadcastId: id[:]}) })
+			pass(20 * time.Second)
+			cancel()
+			wg.Wait()
+			windows := map[int64]int64{}
+			for _, r := range h.log.all(schemas.Expansions) {
+				e := &pushv1.CursorMoved{}
+				if err := r.Into(e); err != nil {
+					t.Fatal(err)
+				}
+				windows[e.MovedAtUs/c.window.Microseconds()] += e.PageEmitted
+			}
+			most := int64(2*c.rate*c.window.Seconds()) + 4 // a page of each partition, at the least
+			total := int64(0)
+			for _, n := range windows {
+				total += n
+				if n > most {
+					t.Errorf("%v a second in %d ranges: %d within %v", c.rate, c.ranges, n, c.window)
+				}
+			}
+			if total != int64(5*c.rate) {
+				t.Errorf("%v a second in %d ranges: want %v, got %d", c.rate, c.ranges, 5*c.rate, total)
+			}
+		})
+	}
+}
+
 func TestAChangedRateTakesHoldAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
