@@ -148,6 +148,21 @@ func TestStateFollowsTheLog(t *testing.T) {
 		})
 	}
 	expand := func(v *view) { v.move(id, schemas.APNS, 1, true); v.move(id, schemas.FCM, 1, true) }
+	giveWay := func(v *view) {
+		v.say(func(out *schemas.Out) {
+			out.CursorMoved(&pushv1.CursorMoved{
+				BroadcastId: id[:], App: "moodle", Transport: schemas.APNS, Ranges: 1, Emitted: 1, GaveWay: true, MovedAtUs: us(time.Second),
+			})
+		})
+	}
+	expandOn := func(v *view) {
+		v.say(func(out *schemas.Out) {
+			out.CursorMoved(&pushv1.CursorMoved{BroadcastId: id[:], App: "moodle", Transport: schemas.FCM, Ranges: 1, Emitted: 1, MovedAtUs: us(2 * time.Second)})
+		})
+	}
+	quota := func(v *view) {
+		v.count(id, 0, &pushv1.TransportCounts{Transport: schemas.APNS, LimitedBy: pushv1.Limit_LIMIT_QUOTA})
+	}
 	attempt := func(v *view) { v.count(id, 0, &pushv1.TransportCounts{Transport: schemas.APNS, FirstOutcomes: 2}) }
 	end := func(v *view) {
 		v.say(func(out *schemas.Out) {
@@ -159,20 +174,24 @@ func TestStateFollowsTheLog(t *testing.T) {
 		then         []func(*view)
 		state, limit string
 	}{
-		"at once":              {nil, nil, api.StateRunning, api.LimitExpansion},
-		"later":                {func(e *pushv1.BroadcastRequested) { e.SendAtUs = us(time.Hour) }, nil, api.StateScheduled, api.LimitSendAt},
-		"its time has come":    {func(e *pushv1.BroadcastRequested) { e.SendAtUs = us(-time.Hour) }, nil, api.StateRunning, api.LimitExpansion},
-		"paused":               {nil, []func(*view){pause}, api.StatePaused, api.LimitPause},
-		"resumed":              {nil, []func(*view){pause, resume}, api.StateRunning, api.LimitExpansion},
-		"with a rate":          {func(e *pushv1.BroadcastRequested) { e.Rate = 5 }, nil, api.StateRunning, api.LimitRate},
-		"rate changed":         {nil, []func(*view){rate}, api.StateRunning, api.LimitRate},
-		"spread":               {func(e *pushv1.BroadcastRequested) { e.SpreadSeconds = 60 }, nil, api.StateRunning, api.LimitSpread},
-		"all expanded":         {nil, []func(*view){expand}, api.StateDraining, api.LimitProviders},
-		"all tried":            {nil, []func(*view){expand, attempt}, api.StateDraining, api.LimitRetries},
-		"paused too late":      {nil, []func(*view){pause, expand}, api.StateDraining, api.LimitProviders},
-		"cancelled":            {nil, []func(*view){cancel}, api.StateCancelling, ""},
-		"cancelled and paused": {nil, []func(*view){pause, cancel}, api.StateCancelling, ""},
-		"ended":                {nil, []func(*view){expand, end}, api.StateEnded, ""},
+		"at once":                          {nil, nil, api.StateRunning, api.LimitExpansion},
+		"later":                            {func(e *pushv1.BroadcastRequested) { e.SendAtUs = us(time.Hour) }, nil, api.StateScheduled, api.LimitSendAt},
+		"its time has come":                {func(e *pushv1.BroadcastRequested) { e.SendAtUs = us(-time.Hour) }, nil, api.StateRunning, api.LimitExpansion},
+		"paused":                           {nil, []func(*view){pause}, api.StatePaused, api.LimitPause},
+		"resumed":                          {nil, []func(*view){pause, resume}, api.StateRunning, api.LimitExpansion},
+		"with a rate":                      {func(e *pushv1.BroadcastRequested) { e.Rate = 5 }, nil, api.StateRunning, api.LimitRate},
+		"rate changed":                     {nil, []func(*view){rate}, api.StateRunning, api.LimitRate},
+		"spread":                           {func(e *pushv1.BroadcastRequested) { e.SpreadSeconds = 60 }, nil, api.StateRunning, api.LimitSpread},
+		"gives way":                        {nil, []func(*view){giveWay}, api.StateRunning, api.LimitOthers},
+		"gives way, with a rate":           {func(e *pushv1.BroadcastRequested) { e.Rate = 5 }, []func(*view){giveWay}, api.StateRunning, api.LimitRate},
+		"gives way, and waits for a quota": {nil, []func(*view){giveWay, quota}, api.StateRunning, pushv1.Limit_LIMIT_QUOTA.Word()},
+		"gave way before":                  {nil, []func(*view){giveWay, expandOn}, api.StateRunning, api.LimitProviders},
+		"all expanded":                     {nil, []func(*view){expand}, api.StateDraining, api.LimitProviders},
+		"all tried":                        {nil, []func(*view){expand, attempt}, api.StateDraining, api.LimitRetries},
+		"paused too late":                  {nil, []func(*view){pause, expand}, api.StateDraining, api.LimitProviders},
+		"cancelled":                        {nil, []func(*view){cancel}, api.StateCancelling, ""},
+		"cancelled and paused":             {nil, []func(*view){pause, cancel}, api.StateCancelling, ""},
+		"ended":                            {nil, []func(*view){expand, end}, api.StateEnded, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

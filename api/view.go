@@ -30,6 +30,7 @@ const (
 	LimitSpread    = "spread"    // the time over which it is spread
 	LimitRetries   = "retries"   // all that is left was tried and waits for another attempt
 	LimitProviders = "providers" // what is expanded waits for its first attempt
+	LimitOthers    = "others"    // it leaves cores to direct pushes and small broadcasts, which come meanwhile
 	LimitExpansion = "expansion" // the audience is read more slowly than the providers take it
 	// Where a sender says what its sends wait for, its word (pushv1.Limit) stands in the place of providers, and of retries where it
 	// says why those wait.
@@ -211,6 +212,8 @@ func (e *entry) limit(p *Progress, held pushv1.Limit, now time.Time) string {
 		return LimitRate
 	case open && e.rate == nil && e.spreadLeft(now) > 0:
 		return LimitSpread
+	case open && held <= pushv1.Limit_LIMIT_LATENCY && e.givesWay(): // what the senders say is no rate
+		return LimitOthers
 	case untried > 0 && held != pushv1.Limit_LIMIT_UNSPECIFIED:
 		return held.Word()
 	case untried > 0:
@@ -223,6 +226,17 @@ func (e *entry) limit(p *Progress, held pushv1.Limit, now time.Time) string {
 		return LimitRetries
 	}
 	return ""
+}
+
+// givesWay reports whether the newest page that was expanded had waited for others.
+func (e *entry) givesWay() bool {
+	var newest *pushv1.CursorMoved
+	for _, c := range e.cursors {
+		if newest == nil || c.MovedAtUs > newest.MovedAtUs {
+			newest = c
+		}
+	}
+	return newest.GetGaveWay()
 }
 
 // spreadLeft is how long a spread still lasts.

@@ -117,6 +117,17 @@ func (u *running) smallBeside(ctx context.Context, n int) (s span, used cores, e
 		if err != nil {
 			return err
 		}
+		counted := make(chan error, 1)
+		go func() { // a broadcast may go on for long: what it uses later is not what the small ones had beside them
+			select {
+			case <-asked:
+				var err error
+				used, err = since()
+				counted <- err
+			case <-ctx.Done():
+				counted <- ctx.Err()
+			}
+		}()
 		for over := false; !over; {
 			id, err := u.toAll(ctx)
 			if err != nil {
@@ -131,8 +142,7 @@ func (u *running) smallBeside(ctx context.Context, n int) (s span, used cores, e
 			default:
 			}
 		}
-		used, err = since()
-		return err
+		return <-counted
 	})
 	return s, used, err
 }

@@ -30,6 +30,8 @@ type BroadcastsOptions struct {
 	// RewindLastPage sets the last cursor of each partition back by its page, once. For an embedded broker that was not
 	// stopped cleanly.
 	RewindLastPage bool
+	// Headroom that large broadcasts leave to others; nil: none.
+	Headroom *Headroom
 	// Registerer of the stage's metrics; nil: none are kept.
 	Registerer prometheus.Registerer
 }
@@ -83,6 +85,7 @@ type drive struct {
 	plans      uint64
 	turn       uint64
 	expressUS  int64 // when a small audience was there last; zero: never
+	turnUS     int64 // before which a large one leaves the machine to others
 	expansion  expansion
 	ahead      ahead
 }
@@ -130,7 +133,11 @@ func (b *Broadcasts) Drive(ctx context.Context, partition int32, commit schemas.
 }
 
 func (d *drive) limits(nowUS int64) pageLimits {
-	return pageLimits{d.options.MinPage, d.options.MaxPage}.beside(d.expressUS, nowUS)
+	limits := pageLimits{d.options.MinPage, d.options.MaxPage}.beside(d.expressUS, nowUS)
+	if h := d.options.Headroom; h.limits(nowUS) {
+		limits.most = max(min(limits.most, h.page()), limits.least)
+	}
+	return limits
 }
 
 // sleep waits for a change of the state, or until wakeAt.
@@ -164,7 +171,7 @@ func (d *drive) expand(ctx context.Context, c *candidate, limit int, nowUS int64
 	moved.at, moved.done = page.Next, page.Done
 	moved.at.Token = strings.Clone(moved.at.Token) // the page is used again
 	moved.emitted += int64(len(devices))
-	notBefore, lane := c.notBefore, schemas.Bulk
+	notBefore, gaveWay, lane := c.notBefore, c.gaveWay && nowUS-c.notBefore < promptly.Microseconds(), schemas.Bulk
 	if c.express {
 		lane = schemas.Express
 	}
@@ -174,7 +181,9 @@ func (d *drive) expand(ctx context.Context, c *candidate, limit int, nowUS int64
 	}
 	err = d.commit(ctx, func(out *schemas.Out) {
 		d.expansion.emit(out, lane, o.request, cur.key.transport, devices)
-		out.CursorMoved(o.move(cur, &moved, nowUS))
+		e := o.move(cur, &moved, nowUS)
+		e.GaveWay = gaveWay
+		out.CursorMoved(e)
 	})
 	reading.Wait()
 	if err != nil {
@@ -182,6 +191,9 @@ func (d *drive) expand(ctx context.Context, c *candidate, limit int, nowUS int64
 	}
 	if c.slice > 0 {
 		o.paced.take(len(devices), notBefore, nowUS)
+	}
+	if h := d.options.Headroom; !c.express && h.limits(nowUS) {
+		d.turnUS = h.take(len(devices), nowUS)
 	}
 	d.turn++
 	moved.turn, o.turn, d.appTurns[o.request.App] = d.turn, d.turn, d.turn

@@ -26,6 +26,8 @@ type DirectOptions struct {
 	// MaxKnown is how many requests under Idempotency-Keys are remembered, at some 30 bytes each; beyond it the oldest are
 	// forgotten before their time. Zero: 4,000,000.
 	MaxKnown int64
+	// Headroom that large broadcasts leave to direct pushes; nil: none.
+	Headroom *Headroom
 	// Registerer of the stage's metrics; nil: none are kept.
 	Registerer prometheus.Registerer
 }
@@ -93,6 +95,7 @@ func (d *Direct) Handle(ctx context.Context, in schemas.Batch, out *schemas.Out)
 	}
 	defer d.release(s, len(in.Records))
 
+	d.options.Headroom.others(d.options.Now().UnixMicro())
 	layout := out.Layout()
 	s.proofs, s.what = append(s.proofs[:0], make([]proof, len(in.Records))...), s.what[:0]
 	var doubts []doubt

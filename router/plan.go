@@ -52,6 +52,7 @@ func (d *drive) consider(b *broadcast, nowUS int64) {
 	}
 	if express && runs {
 		d.expressUS = nowUS
+		d.options.Headroom.others(nowUS)
 	}
 	p := b.pace(r, nowUS)
 	rate := p.rate * float64(owned) / float64(max(left, owned)) // left may be a page older than owned
@@ -62,6 +63,10 @@ func (d *drive) consider(b *broadcast, nowUS int64) {
 		o.paced.begin(d.partition, d.state.layout.Partitions, slice, nowUS)
 		notBefore = max(notBefore, min(due(o.paced.fromUS, o.paced.taken, rate), p.untilUS))
 	}
+	gaveWay := !express && d.options.Headroom.limits(nowUS) && d.turnUS > notBefore
+	if gaveWay {
+		notBefore = d.turnUS
+	}
 	for i := range o.cursors {
 		c := &o.cursors[i]
 		if c.done {
@@ -69,7 +74,7 @@ func (d *drive) consider(b *broadcast, nowUS int64) {
 		}
 		d.candidates = append(d.candidates, candidate{
 			broadcast: o, cursor: c, closing: closing, paused: b.paused, expires: r.ExpiresAtUs,
-			notBefore: notBefore, slice: slice, lane: lanes[c.slot], express: express, turns: [3]uint64{d.appTurns[b.app], o.turn, c.turn},
+			notBefore: notBefore, gaveWay: gaveWay, slice: slice, lane: lanes[c.slot], express: express, turns: [3]uint64{d.appTurns[b.app], o.turn, c.turn},
 		})
 	}
 }

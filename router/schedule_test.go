@@ -246,27 +246,101 @@ func TestABroadcastWithARateLeavesEvenly(t *testing.T) {
 			pass(20 * time.Second)
 			cancel()
 			wg.Wait()
-			windows := map[int64]int64{}
-			for _, r := range h.log.all(schemas.Expansions) {
-				e := &pushv1.CursorMoved{}
-				if err := r.Into(e); err != nil {
-					t.Fatal(err)
-				}
-				windows[e.MovedAtUs/c.window.Microseconds()] += e.PageEmitted
+			allowed := int64(2*c.rate*c.window.Seconds()) + 4 // a page of each partition, at the least
+			if _, most := h.pages(id, c.window, time.Time{}); most > allowed {
+				t.Errorf("%v a second in %d ranges: %d within %v", c.rate, c.ranges, most, c.window)
 			}
-			most := int64(2*c.rate*c.window.Seconds()) + 4 // a page of each partition, at the least
-			total := int64(0)
-			for _, n := range windows {
-				total += n
-				if n > most {
-					t.Errorf("%v a second in %d ranges: %d within %v", c.rate, c.ranges, n, c.window)
-				}
-			}
-			if total != int64(5*c.rate) {
-				t.Errorf("%v a second in %d ranges: want %v, got %d", c.rate, c.ranges, 5*c.rate, total)
+			if got := h.sentOf(id); got != int(5*c.rate) {
+				t.Errorf("%v a second in %d ranges: want %v, got %d", c.rate, c.ranges, 5*c.rate, got)
 			}
 		})
 	}
+}
+
+// TestALargeBroadcastGivesWay: while small ones come it is expanded at the least rate, where no more CPU is to spare, evenly, and says so;
+// and at once again when none has come for a while.
+func TestALargeBroadcastGivesWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 4)
+		const least = 1000
+		began := time.Now()
+		full := func() (used, all time.Duration, err error) { return time.Since(began), time.Since(began), nil }
+		h.broadcastsOptions.Headroom = router.NewHeadroom(router.HeadroomOptions{CPU: full, Least: least})
+		h.stateOptions.StartRate = 1e6
+		want := h.devices("app", "news", 30_000)
+		class := h.devices("app", "class", 10)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		var wg sync.WaitGroup
+		wg.Go(func() { h.process(ctx) })
+		pass(time.Second)
+		large := h.request(&pushv1.BroadcastRequested{AudienceEstimate: 30_000, Ranges: 16})
+		var small []schemas.ID
+		for range 10 {
+			small = append(small, h.request(&pushv1.BroadcastRequested{Channels: []string{"class"}, AudienceEstimate: 10}))
+			pass(time.Second)
+		}
+		got := h.sentOf(large)
+		if slack := 3000; got < 10*least-slack || got > 10*least+slack { // what goes before the first small one is seen, and pages
+			t.Errorf("10 s beside small ones: want about %d sends, got %d", 10*least, got)
+		}
+		if _, most := h.pages(large, 100*time.Millisecond, began.Add(2*time.Second)); most > 2*least/10 {
+			t.Errorf("want about %d sends in each tenth of a second, got %d in one", least/10, most)
+		}
+		pass(20 * time.Second)
+		cancel()
+		wg.Wait()
+		checkExact(t, h, large, want)
+		for _, id := range small {
+			checkExact(t, h, id, class)
+			if gaveWay, _ := h.pages(id, time.Second, began); gaveWay != 0 {
+				t.Errorf("%d pages of a small one gave way", gaveWay)
+			}
+		}
+		if gaveWay, _ := h.pages(large, time.Second, began); gaveWay < 50 || h.lastPage(large).GaveWay {
+			t.Errorf("want its pages to say that they gave way, and the last one not, got %d, last %v", gaveWay, h.lastPage(large).GaveWay)
+		}
+	})
+}
+
+// pages are how many of a broadcast's pages gave way, and the most sends that went within any window from a time on.
+func (h *house) pages(id schemas.ID, window time.Duration, from time.Time) (gaveWay int, most int64) {
+	windows := map[int64]int64{}
+	for _, e := range h.moves(id) {
+		if e.GaveWay {
+			gaveWay++
+		}
+		if e.MovedAtUs >= from.UnixMicro() {
+			w := e.MovedAtUs / window.Microseconds()
+			windows[w] += e.PageEmitted
+			most = max(most, windows[w])
+		}
+	}
+	return gaveWay, most
+}
+
+// lastPage is the last page of a broadcast that held anything.
+func (h *house) lastPage(id schemas.ID) (last *pushv1.CursorMoved) {
+	for _, e := range h.moves(id) {
+		if e.PageEmitted > 0 && e.MovedAtUs >= last.GetMovedAtUs() {
+			last = e
+		}
+	}
+	return last
+}
+
+func (h *house) moves(id schemas.ID) (moves []*pushv1.CursorMoved) {
+	for _, r := range h.log.all(schemas.Expansions) {
+		e := &pushv1.CursorMoved{}
+		if err := r.Into(e); err != nil {
+			h.t.Fatal(err)
+		}
+		if schemas.IDFrom(e.BroadcastId) == id {
+			moves = append(moves, e)
+		}
+	}
+	return moves
 }
 
 func TestAChangedRateTakesHoldAtOnce(t *testing.T) {

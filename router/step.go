@@ -15,8 +15,10 @@ type candidate struct {
 	paused  bool
 	// expires is when it becomes closing by itself; zero: never.
 	expires int64
-	// notBefore is when its next page may go: its broadcast's time to start, its rate, its freshness.
+	// notBefore is when its next page may go: its broadcast's time to start, its rate, its freshness, what it leaves to others.
 	notBefore int64
+	// gaveWay: it is its turn among the large broadcasts that notBefore is for, while others come.
+	gaveWay bool
 	// slice is the most that its broadcast's own rate lets a page hold; zero: no rate of its own.
 	slice int
 	lane  *laneView

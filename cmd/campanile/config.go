@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
 
+	"github.com/campanile-push/campanile/router"
 	"github.com/campanile-push/campanile/schemas"
 	"github.com/campanile-push/campanile/senders"
 )
@@ -64,6 +65,7 @@ type Config struct {
 		Lead      time.Duration
 		StartRate float64       `mapstructure:"start_rate"`
 		MaxPage   int           `mapstructure:"max_page"`
+		MostCPU   float64       `mapstructure:"most_cpu"`
 		KeepEnded time.Duration `mapstructure:"keep_ended"`
 		MaxKnown  int64         `mapstructure:"max_known"`
 		StopAbove float64       `mapstructure:"stop_above"`
@@ -136,6 +138,7 @@ func settings() []setting {
 		{key: "router.lead", def: 2 * time.Second, usage: "how far expansion runs ahead of the providers"},
 		{key: "router.start_rate", def: 10000.0, usage: "pushes a second that a provider is trusted with before its rate is known"},
 		{key: "router.max_page", def: 10000, usage: "most sends in one transaction, 100 to 50000"},
+		{key: "router.most_cpu", def: router.MostCPU, usage: "share of the CPU, 0 to 1, that is used while direct pushes or small broadcasts come, as far as large broadcasts can help it; 1: all"},
 		{key: "router.keep_ended", def: 7 * 24 * time.Hour, usage: "how long an ended broadcast stays in the log"},
 		{key: "router.stop_above", def: 0.5, usage: "share of failed pushes, 0 to 1, above which a broadcast pauses itself; 0: it never does"},
 		{key: "router.stop_young", def: 7 * 24 * time.Hour, usage: "for how long after they were set an app's credentials are watched so; 0: for ever"},
@@ -362,6 +365,9 @@ func (c *Config) check() error {
 	}
 	if c.Router.MaxPage < 100 || c.Router.MaxPage > 50000 {
 		complain("router.max_page", "%d: want 100 to 50000", c.Router.MaxPage)
+	}
+	if c.Router.MostCPU <= 0 || c.Router.MostCPU > 1 {
+		complain("router.most_cpu", "%v: want more than 0, and 1 at most", c.Router.MostCPU)
 	}
 	if c.Router.StopAbove < 0 || c.Router.StopAbove >= 1 {
 		complain("router.stop_above", "%v: want 0 to 1, without 1", c.Router.StopAbove)

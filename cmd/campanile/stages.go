@@ -18,6 +18,7 @@ import (
 	"github.com/campanile-push/campanile/projections/cockroach"
 	"github.com/campanile-push/campanile/projections/pebble"
 	"github.com/campanile-push/campanile/router"
+	"github.com/campanile-push/campanile/router/cpu"
 	"github.com/campanile-push/campanile/schemas"
 	"github.com/campanile-push/campanile/senders"
 	"github.com/campanile-push/campanile/senders/apns"
@@ -163,16 +164,19 @@ func (p *process) startRouter(ctx context.Context) error {
 	if err := p.openStore(ctx); err != nil {
 		return err
 	}
+	headroom := router.NewHeadroom(router.HeadroomOptions{
+		CPU: cpu.New().Read, Most: p.cfg.Router.MostCPU, Least: p.cfg.Router.StartRate, Log: p.logger.With("stage", "router.broadcast"), Registerer: p.registry,
+	})
 	p.transform(eventlog.TransformOptions{
 		Stage: "router.direct", Group: schemas.GroupDirectRouter, Topics: []schemas.Topic{schemas.Notifications}, StateTopic: schemas.Routed,
-	}, router.NewDirect(router.DirectOptions{MaxKnown: p.cfg.Router.MaxKnown, Registerer: p.registry}, p.store, p.secrets.hasher, p.logger.With("stage", "router.direct")))
+	}, router.NewDirect(router.DirectOptions{MaxKnown: p.cfg.Router.MaxKnown, Headroom: headroom, Registerer: p.registry}, p.store, p.secrets.hasher, p.logger.With("stage", "router.direct")))
 
 	state := router.NewState(router.StateOptions{LeadSeconds: p.cfg.Router.Lead.Seconds(), StartRate: p.cfg.Router.StartRate}, p.log.Layout())
 	following := p.log.Follow("router", state.Apply, schemas.Broadcasts, schemas.Expansions, schemas.Progress)
 	p.follow("router", following)
 
 	broadcasts := router.NewBroadcasts(router.BroadcastsOptions{
-		MaxPage: p.cfg.Router.MaxPage, RewindLastPage: p.rebooted(), Registerer: p.registry,
+		MaxPage: p.cfg.Router.MaxPage, RewindLastPage: p.rebooted(), Headroom: headroom, Registerer: p.registry,
 	}, state, p.store, p.logger.With("stage", "router.broadcast"))
 	p.drive(eventlog.DriveOptions{
 		Stage: "router.broadcast", Group: schemas.GroupBroadcastRouter, StateTopic: schemas.Expansions,

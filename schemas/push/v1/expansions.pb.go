@@ -105,6 +105,7 @@ type CursorMoved struct {
 	Emitted       int64                  `protobuf:"varint,9,opt,name=emitted,proto3" json:"emitted,omitempty"` // of this cursor so far
 	Done          bool                   `protobuf:"varint,10,opt,name=done,proto3" json:"done,omitempty"`
 	MovedAtUs     int64                  `protobuf:"varint,11,opt,name=moved_at_us,json=movedAtUs,proto3" json:"moved_at_us,omitempty"`
+	GaveWay       bool                   `protobuf:"varint,12,opt,name=gave_way,json=gaveWay,proto3" json:"gave_way,omitempty"` // the page waited, so that direct pushes and small broadcasts find a free core
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -216,6 +217,13 @@ func (x *CursorMoved) GetMovedAtUs() int64 {
 	return 0
 }
 
+func (x *CursorMoved) GetGaveWay() bool {
+	if x != nil {
+		return x.GaveWay
+	}
+	return false
+}
+
 var File_push_v1_expansions_proto protoreflect.FileDescriptor
 
 const file_push_v1_expansions_proto_rawDesc = "" +
@@ -225,7 +233,7 @@ const file_push_v1_expansions_proto_rawDesc = "" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x126\n" +
 	"\venvironment\x18\x03 \x01(\x0e2\x14.push.v1.EnvironmentR\venvironment\x12\x10\n" +
-	"\x03set\x18\x04 \x01(\bR\x03set\"\xd9\x02\n" +
+	"\x03set\x18\x04 \x01(\bR\x03set\"\xf4\x02\n" +
 	"\vCursorMoved\x12!\n" +
 	"\fbroadcast_id\x18\x01 \x01(\fR\vbroadcastId\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x120\n" +
@@ -238,7 +246,8 @@ const file_push_v1_expansions_proto_rawDesc = "" +
 	"\aemitted\x18\t \x01(\x03R\aemitted\x12\x12\n" +
 	"\x04done\x18\n" +
 	" \x01(\bR\x04done\x12\x1e\n" +
-	"\vmoved_at_us\x18\v \x01(\x03R\tmovedAtUsB<Z:github.com/campanile-push/campanile/schemas/push/v1;pushv1b\x06proto3"
+	"\vmoved_at_us\x18\v \x01(\x03R\tmovedAtUs\x12\x19\n" +
+	"\bgave_way\x18\f \x01(\bR\agaveWayB<Z:github.com/campanile-push/campanile/schemas/push/v1;pushv1b\x06proto3"
 
 var (
 	file_push_v1_expansions_proto_rawDescOnce sync.Once
