@@ -135,7 +135,7 @@ func (b *Broadcasts) Drive(ctx context.Context, partition int32, commit schemas.
 func (d *drive) limits(nowUS int64) pageLimits {
 	limits := pageLimits{d.options.MinPage, d.options.MaxPage}.beside(d.expressUS, nowUS)
 	if h := d.options.Headroom; h.limits(nowUS) {
-		limits.most = max(min(limits.most, h.page()), limits.least)
+		limits.most = max(min(limits.most, h.page(), besideExpress), limits.least)
 	}
 	return limits
 }
