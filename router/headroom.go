@@ -49,6 +49,8 @@ const (
 	headroomCut  = 0.7
 	// headroomUsed is the share of the rate that must have been taken before there is more.
 	headroomUsed = 0.8
+	// headroomBlind is for how long nobody is slowed down after the CPU time could not be read.
+	headroomBlind = time.Minute
 	// promptly: a page that is taken so soon after its turn came waited for nothing else.
 	promptly = 20 * time.Millisecond
 	// othersLately is for how long others are expected after the last one.
@@ -61,7 +63,7 @@ const (
 type Headroom struct {
 	options  HeadroomOptions
 	othersUS atomic.Int64 // when others came last; zero: never
-	blind    atomic.Bool  // the CPU time cannot be read
+	blindUS  atomic.Int64 // until when the CPU time is not read, since it could not be; zero: it could
 
 	mu        sync.Mutex
 	rate      float64 // pushes a second
@@ -101,7 +103,7 @@ func (h *Headroom) others(nowUS int64) {
 
 // limits reports whether large broadcasts are slowed down now.
 func (h *Headroom) limits(nowUS int64) bool {
-	if h == nil || h.options.CPU == nil || h.options.Most >= 1 || h.blind.Load() {
+	if h == nil || h.options.CPU == nil || h.options.Most >= 1 || nowUS < h.blindUS.Load() {
 		return false
 	}
 	at := h.othersUS.Load()
@@ -133,8 +135,8 @@ func (h *Headroom) look(nowUS int64) {
 	}
 	used, all, err := h.options.CPU()
 	if err != nil {
-		h.blind.Store(true)
-		h.options.Log.Warn("large broadcasts leave no CPU to others: how much is used cannot be read", "error", err)
+		h.blindUS.Store(nowUS + headroomBlind.Microseconds())
+		h.options.Log.Warn("large broadcasts leave no CPU to others: how much is used cannot be read", "tried_again_after", headroomBlind, "error", err)
 		return
 	}
 	if since < headroomStale && all > h.all {

@@ -136,6 +136,15 @@ func TestHeadroomThatSeesNothingSlowsNobodyDown(t *testing.T) {
 	if h.take(100, m.nowUS); h.limits(m.nowUS) {
 		t.Error("the CPU time cannot be read, and it limits")
 	}
+	m.until(m.nowUS + headroomBlind.Microseconds())
+	if h.others(m.nowUS); !h.limits(m.nowUS) {
+		t.Error("it never looks again")
+	}
+	m.err = nil
+	m.run(h, 4, 1e6, 20*time.Second)
+	if !h.limits(m.nowUS) || h.rate <= h.options.Least {
+		t.Errorf("the CPU time can be read again: want a rate, got %.0f", h.rate)
+	}
 }
 
 func TestHeadroomForgetsWhatIsStale(t *testing.T) {
