@@ -133,7 +133,7 @@ func (b *Broadcasts) Drive(ctx context.Context, partition int32, commit schemas.
 }
 
 func (d *drive) limits(nowUS int64) pageLimits {
-	limits := pageLimits{d.options.MinPage, d.options.MaxPage}.beside(d.expressUS, nowUS)
+	limits := pageLimits{d.options.MinPage, d.options.MaxPage, sharesEach * int(d.state.layout.Partitions)}.beside(d.expressUS, nowUS)
 	if h := d.options.Headroom; h.limits(nowUS) {
 		limits.most = max(min(limits.most, h.page(), besideExpress), limits.least)
 	}

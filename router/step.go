@@ -33,14 +33,15 @@ type laneView struct {
 	outstanding int64 // emitted without a first outcome
 	express     int64 // of it, what is of small audiences
 	lead        int64
-	runnable    int // cursors, over all partitions, that share the lead
+	runnable    int // cursors, over all partitions
 	plan        uint64
 }
 
-// pageSize is what one page of this lane may hold. A cursor gets its share of the lead, and never more than a quarter of
-// it, so that the next page is there before the last one is through.
+// pageSize is what one page of this lane may hold: its share of the lead, and never more than a quarter, so that the next page is there
+// before the last one is through. There are no more shares than partitions have pages at once, however many cursors take turns at those:
+// the more of a page, the less of its transaction a send costs.
 func (l *laneView) pageSize(limits pageLimits) int {
-	share := l.lead / int64(max(l.runnable, 4))
+	share := l.lead / int64(max(min(l.runnable, limits.shares), 4))
 	return int(min(max(share, int64(limits.least)), int64(limits.most)))
 }
 
@@ -75,7 +76,13 @@ func (b *broadcast) express() bool {
 	return n > 0 && n <= expressAudience && emitted <= 2*expressAudience
 }
 
-type pageLimits struct{ least, most int }
+type pageLimits struct {
+	least, most int
+	shares      int // of the lead, at most
+}
+
+// sharesEach is how many shares of the lead a partition has: while a page of it is on its way to the provider, the next one is written.
+const sharesEach = 2
 
 const (
 	// besideExpress is the most that a page of a large audience holds while small ones come: one of them waits for a page under way. Less

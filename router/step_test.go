@@ -41,7 +41,10 @@ func TestNextStepPassesOverWhatWaits(t *testing.T) {
 		},
 		"paused until it expires": {[]candidate{{lane: free(), paused: true, expires: now + 3}}, step{wakeAt: now + 3}},
 		"a share of the lead for each": {
-			[]candidate{{lane: &laneView{lead: 20_000, runnable: 100}}}, step{kind: stepPage, limit: 200, wakeAt: never},
+			[]candidate{{lane: &laneView{lead: 20_000, runnable: 10}}}, step{kind: stepPage, limit: 2_000, wakeAt: never},
+		},
+		"no more shares than the partitions have": {
+			[]candidate{{lane: &laneView{lead: 20_000, runnable: 100}}}, step{kind: stepPage, limit: 1_250, wakeAt: never},
 		},
 		"never a page of nothing": {
 			[]candidate{{lane: &laneView{lead: 1_000, runnable: 5_000}}}, step{kind: stepPage, limit: 100, wakeAt: never},
@@ -66,7 +69,7 @@ func TestNextStepPassesOverWhatWaits(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got := nextStep(c.candidates, now, pageLimits{100, 10_000}); got != c.want {
+			if got := nextStep(c.candidates, now, pageLimits{100, 10_000, 16}); got != c.want {
 				t.Errorf("want %+v, got %+v", c.want, got)
 			}
 		})
@@ -82,12 +85,12 @@ func TestPagesOfLargeAudiencesAreShortWhileSmallOnesCome(t *testing.T) {
 		expressUS int64
 		want      int
 	}{
-		"none came ever":       {pageLimits{100, 10_000}, 0, 10_000},
-		"one is there":         {pageLimits{100, 10_000}, now, 2_000},
-		"one came a while ago": {pageLimits{100, 10_000}, now - 4*second, 2_000},
-		"none comes any more":  {pageLimits{100, 10_000}, now - 5*second, 10_000},
-		"short pages anyway":   {pageLimits{100, 500}, now, 500},
-		"no shorter than set":  {pageLimits{5_000, 10_000}, now, 5_000},
+		"none came ever":       {pageLimits{100, 10_000, 16}, 0, 10_000},
+		"one is there":         {pageLimits{100, 10_000, 16}, now, 2_000},
+		"one came a while ago": {pageLimits{100, 10_000, 16}, now - 4*second, 2_000},
+		"none comes any more":  {pageLimits{100, 10_000, 16}, now - 5*second, 10_000},
+		"short pages anyway":   {pageLimits{100, 500, 16}, now, 500},
+		"no shorter than set":  {pageLimits{5_000, 10_000, 16}, now, 5_000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
