@@ -136,7 +136,7 @@ func (h *Headroom) look(nowUS int64) {
 	used, all, err := h.options.CPU()
 	if err != nil {
 		h.blindUS.Store(nowUS + headroomBlind.Microseconds())
-		h.options.Log.Warn("large broadcasts leave no CPU to others: how much is used cannot be read", "tried_again_after", headroomBlind, "error", err)
+		h.options.Log.Warn("large broadcasts leave no CPU to others: how much is used cannot be read", "again_in", headroomBlind, "error", err)
 		return
 	}
 	if since < headroomStale && all > h.all {
